@@ -1,0 +1,46 @@
+"""What all tools share: how they end, and what a user sees when they end badly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from sage_trl.errors import SageError
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived; a BaseException, so that no handler on the way takes it for a failure."""
+
+
+def run_tool(main: Callable[[], int]) -> NoReturn:
+    """Run a tool and exit with its code.
+
+    A `SageError` becomes its message on stderr and its exit code, without a traceback; an interrupt becomes 130 and
+    SIGTERM 143, after the open files were closed. Any other exception is a fault of ours and keeps its traceback.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = main()
+        sys.stdout.flush()
+    except SageError as error:
+        sys.stderr.write(f"error: {error}\n")
+        code = error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        code = 130
+    except _Terminated:
+        sys.stderr.write("terminated\n")
+        code = 143
+    except BrokenPipeError:
+        # The reader of our output is gone (`| head`); without this the interpreter complains again at shutdown.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _terminate(_signal_number: int, _frame: FrameType | None) -> None:
+    raise _Terminated

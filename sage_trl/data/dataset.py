@@ -1,0 +1,153 @@
+"""The AD-PL directory: `ad_pl.jsonl`, `dataset.json` and the images below (or below `image_root`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator
+
+from sage_trl.errors import DataError
+from sage_trl.records import Inspection, Record, Text, check_relative_path, iterate_records, parse_record
+from sage_trl.storage import file_sha256, read_json, write_json, write_jsonl
+
+ROWS_FILE = "ad_pl.jsonl"
+INFO_FILE = "dataset.json"
+
+
+class DatasetInfo(Record):
+    """The content of `dataset.json`.
+
+    `sources` maps each `dataset` name to its licence, `splits` each split to its number of groups; `sha256` is that
+    of `ad_pl.jsonl`.
+    """
+
+    name: Text
+    licence: Text
+    sources: dict[str, str]
+    image_root: Text = "."
+    seed: int
+    splits: dict[str, int]
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+    version: Literal[1] = Field(default=1)
+
+    _image_root = field_validator("image_root")(check_relative_path)
+
+
+@dataclass(frozen=True)
+class AdPlDirectory:
+    """A dataset that has been read; `image_root` is the folder that image paths start from."""
+
+    root: Path
+    image_root: Path
+    info: DatasetInfo
+    inspections: tuple[Inspection, ...]
+
+    def select(
+        self, splits: Collection[str] | None = None, datasets: Collection[str] | None = None
+    ) -> tuple[Inspection, ...]:
+        """Inspections of some splits and sources (`dataset` field), all where None, in the order of the file.
+
+        Raises:
+            DataError: a split or source that no inspection has.
+        """
+        self._check_names("split", splits, {row.split for row in self.inspections})
+        self._check_names("dataset", datasets, {row.dataset for row in self.inspections})
+        return tuple(
+            row
+            for row in self.inspections
+            if (splits is None or row.split in splits) and (datasets is None or row.dataset in datasets)
+        )
+
+    def image_path(self, relative: str) -> Path:
+        """Where an image of a row lies."""
+        return self.image_root / relative
+
+    def _check_names(self, field: str, asked: Collection[str] | None, existing: set[str]) -> None:
+        missing = sorted(set(asked or ()) - existing)
+        if missing:
+            remedy = f"use one of {', '.join(sorted(existing))}"
+            raise DataError.at(self.root / ROWS_FILE, None, f"no {field} {missing[0]!r}", remedy)
+
+
+def read_ad_pl(directory: Path | str) -> AdPlDirectory:
+    """Read and check a dataset; images must exist, whether they decode is for `open_image` and `check_dataset`.
+
+    Raises:
+        DataError: the first fault, with file, line, field, value and remedy.
+    """
+    root = Path(directory)
+    if not root.is_dir():
+        remedy = "check the path, or build a dataset with tools/build_dataset.py"
+        raise DataError.at(root, None, "no such dataset directory", remedy)
+    info = read_info(root)
+    image_root = root / info.image_root
+    rows: list[Inspection] = []
+    lines: dict[str, int] = {}
+    for number, row in iterate_records(Inspection, root / ROWS_FILE):
+        for fault in (*duplicate_fault(root, lines, row.id, number), *missing_images(root, image_root, row, number)):
+            raise fault
+        lines[row.id] = number
+        rows.append(row)
+    if not rows:
+        raise DataError.at(root / ROWS_FILE, None, "holds no group", "build the dataset anew")
+    for fault in digest_fault(root, info):
+        raise fault
+    return AdPlDirectory(root, image_root, info, tuple(rows))
+
+
+def read_info(root: Path) -> DatasetInfo:
+    """Read `dataset.json`.
+
+    Raises:
+        DataError: missing or faulty.
+    """
+    return parse_record(DatasetInfo, read_json(root / INFO_FILE), root / INFO_FILE)
+
+
+def duplicate_fault(root: Path, lines: dict[str, int], group_id: str, number: int) -> Iterator[DataError]:
+    """A fault if the group id was seen before, at `lines[group_id]`."""
+    if group_id in lines:
+        problem = f"field 'id': {group_id!r} is the id of line {lines[group_id]} already"
+        yield DataError.at(root / ROWS_FILE, number, problem, "give every group its own id")
+
+
+def missing_images(root: Path, image_root: Path, row: Inspection, number: int) -> Iterator[DataError]:
+    """A fault for each image of the row that is not there."""
+    for field in ("test_image", "reference_image"):
+        relative = getattr(row, field)
+        if relative is not None and not (image_root / relative).is_file():
+            problem = f"field {field!r}: no image at {image_root / relative}"
+            yield DataError.at(root / ROWS_FILE, number, problem, "restore the image or remove the group")
+
+
+def digest_fault(root: Path, info: DatasetInfo) -> Iterator[DataError]:
+    """A fault if `ad_pl.jsonl` is not the file that `dataset.json` was written for."""
+    digest = file_sha256(root / ROWS_FILE)
+    if digest != info.sha256:
+        problem = f"field 'sha256': is {info.sha256[:12]}..., but {ROWS_FILE} has {digest[:12]}..."
+        remedy = f"{ROWS_FILE} was changed or cut short: build the dataset anew, or correct sha256 if that is meant"
+        yield DataError.at(root / INFO_FILE, None, problem, remedy)
+
+
+def write_ad_pl(directory: Path, inspections: Iterable[Inspection], info: DatasetInfo) -> DatasetInfo:
+    """Write `ad_pl.jsonl` and `dataset.json`, each whole or not at all.
+
+    Split counts and digest of `info` are set to what was written.
+
+    Returns:
+        The info as written.
+    """
+    rows = list(inspections)
+    write_jsonl(directory / ROWS_FILE, (row.model_dump(mode="json") for row in rows))
+    written = info.model_copy(
+        update={
+            "splits": dict(Counter(row.split for row in rows)),
+            "sha256": file_sha256(directory / ROWS_FILE),
+        }
+    )
+    write_json(directory / INFO_FILE, written.model_dump(mode="json"))
+    return written

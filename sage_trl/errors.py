@@ -1,0 +1,36 @@
+"""Exceptions a user can act on; each carries the exit code of the tool that meets it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class SageError(Exception):
+    """A mistake or a state that the user can mend. Tools print it without a traceback and exit with `exit_code`."""
+
+    exit_code = 2
+
+
+class DataError(SageError):
+    """A dataset, score or fact file that cannot be used as it is. Names file, line or key, value and remedy."""
+
+    @classmethod
+    def at(cls, path: Path | str, line: int | None, problem: str, remedy: str) -> DataError:
+        place = str(path) if line is None else f"{path}:{line}"
+        return cls(f"{place}: {problem}\n  remedy: {remedy}")
+
+
+class RecipeError(SageError):
+    """A recipe or a command line that cannot be used as it is."""
+
+
+class LockedError(SageError):
+    """Another process writes to the same file."""
+
+    exit_code = 6
+
+
+class DivergedError(SageError):
+    """Training met a loss or a gradient that is not finite."""
+
+    exit_code = 7

@@ -1,0 +1,180 @@
+"""Puts the questions of a dataset to one model and grades the replies, in a way that a kill cannot undo."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from sage_trl.data.dataset import AdPlDirectory
+from sage_trl.evaluation.answer_parsing import parse_verdict
+from sage_trl.evaluation.controls import Row
+from sage_trl.evaluation.metrics import Metrics, compute_metrics
+from sage_trl.evaluation.predictions import Control, Prediction, PredictionLog, Setting, grade
+from sage_trl.evaluation.questions import EvaluationQuestion, build_questions, open_images
+from sage_trl.judge.scorer import Judge
+from sage_trl.records import FactSet
+
+
+class ReplyGenerator(Protocol):
+    """A model under test: rows with decoded images in, one reply per row out, in the same order."""
+
+    def __call__(self, rows: list[Row], /) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class ModelUnderTest:
+    """A model with the name that results carry and what identifies its replies (weights, prompt, generation)."""
+
+    name: str
+    generator: ReplyGenerator
+    identity: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Under what a model is measured."""
+
+    setting: Setting
+    split: str
+    control: Control | None
+
+
+@dataclass(frozen=True)
+class EvaluationRun:
+    """What is the same for all models of one evaluation.
+
+    `facts` is None for a model that takes none. `limit` counts groups per split. `seed` is that of the shuffling
+    controls and of the bootstrap.
+    """
+
+    directory: AdPlDirectory
+    output: Path
+    facts: Mapping[str, FactSet] | None = None
+    judge: Judge | None = None
+    control: Control | None = None
+    limit: int | None = None
+    batch_size: int = 64
+    seed: int = 0
+    quiet: bool = False
+
+
+def evaluate(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run: EvaluationRun) -> dict[str, Metrics]:
+    """Evaluate one model in one setting; returns the metrics per split.
+
+    Every reply reaches `predictions.jsonl` below `run.output` as soon as its batch is done. Replies that are there
+    already, from an earlier or a killed run with the same content, are not generated again.
+
+    Raises:
+        DataError: the dataset lacks what the setting or the control needs, or an earlier output file is damaged.
+    """
+    # All splits first: a missing image or fact must show before hours of generation, not after.
+    questions = {
+        split: build_questions(
+            run.directory,
+            run.facts,
+            split=split,
+            setting=setting,
+            control=run.control,
+            limit=run.limit,
+            seed=run.seed,
+            identity={"model": model.name, **model.identity},
+        )
+        for split in splits
+    }
+    metrics = {}
+    with PredictionLog(run.output) as log:
+        for split, asked in questions.items():
+            _answer(model, Condition(setting, split, run.control), asked, run, log)
+            metrics[split] = _measure(asked, log, run)
+    return metrics
+
+
+def _answer(
+    model: ModelUnderTest,
+    condition: Condition,
+    asked: Sequence[EvaluationQuestion],
+    run: EvaluationRun,
+    log: PredictionLog,
+) -> None:
+    """Generate the replies that the log does not hold yet and add them to it, batch by batch."""
+    # The batches are cut before the known ones are left out, so a resumed run forms the same batches as a whole one.
+    batches = [[item for item in batch if item.key not in log] for batch in _batches(asked, run.batch_size)]
+    label = " ".join(filter(None, [model.name, condition.setting, condition.split, condition.control]))
+    with _progress(run.quiet) as progress:
+        task = progress.add_task(label, total=sum(map(len, batches)))
+        for batch in filter(None, batches):
+            start = time.perf_counter()
+            replies = model.generator(open_images([item.row for item in batch]))
+            seconds = (time.perf_counter() - start) / len(batch)
+            graded = zip(batch, replies, strict=True)
+            log.add([_grade(model.name, condition, item, reply, seconds) for item, reply in graded])
+            progress.advance(task, len(batch))
+
+
+def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: str, seconds: float) -> Prediction:
+    predicted = parse_verdict(reply)
+    return Prediction(
+        key=asked.key,
+        model=model,
+        setting=condition.setting,
+        split=condition.split,
+        control=condition.control,
+        group_id=asked.inspection.id,
+        question_id=asked.question.id,
+        level=asked.inspection.level,
+        question=asked.question.question,
+        prediction=reply,
+        predicted_verdict=predicted,
+        verdict=asked.question.verdict,
+        correct=grade(predicted, asked.question.verdict),
+        seconds=seconds,
+    )
+
+
+def _measure(asked: Sequence[EvaluationQuestion], log: PredictionLog, run: EvaluationRun) -> Metrics:
+    predictions = [log[item.key] for item in asked]
+    scores = None
+    if run.judge is not None:
+        judged = (
+            run.judge.score(item.inspection, item.question, prediction.prediction)
+            for item, prediction in zip(asked, predictions, strict=True)
+        )
+        scores = [(score.type, score.location, score.logic) for score in judged]
+    return compute_metrics(predictions, scores, run.seed)
+
+
+def _batches(asked: Sequence[EvaluationQuestion], batch_size: int) -> Iterator[list[EvaluationQuestion]]:
+    """Cut into batches of like length, so that little is spent on padding; the same order in every run."""
+    ordered = sorted(asked, key=lambda item: (_length(item.row), item.key))
+    for start in range(0, len(ordered), batch_size):
+        yield ordered[start : start + batch_size]
+
+
+def _length(row: Row) -> tuple[bool, int, int]:
+    return row["reference_image"] is not None, len(row["facts"]), len(row["question"])
+
+
+class _RateColumn(ProgressColumn):
+    """Questions per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("-" if task.speed is None else f"{task.speed:.1f}/s")
+
+
+def _progress(quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=quiet,
+    )

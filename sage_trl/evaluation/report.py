@@ -1,0 +1,103 @@
+"""Results for people and for programs: the table on the terminal and `metrics.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from sage_trl.errors import DataError
+from sage_trl.storage import read_json, write_json
+
+METRICS_FILE = "metrics.json"
+Results = dict[str, dict[str, dict[str, Any]]]
+"""model -> setting (see `results_key`) -> the fields of `Metrics`."""
+
+LEVEL_NAMES = {
+    "standard_comparison": "comparison",
+    "defect_identification": "identification",
+    "defect_diagnosis": "diagnosis",
+}
+FIGURE_COLUMNS = ("accuracy", "95%", *LEVEL_NAMES.values(), "macro", "Acc-G", "majority", "unreadable", "mle_rule", "n")
+
+
+def merge_metrics(output: Path, results: Results) -> Path:
+    """Put the results into `metrics.json` below `output`, keeping those of other models and settings.
+
+    Raises:
+        DataError: an existing file is no metrics file.
+    """
+    path = output / METRICS_FILE
+    merged = read_metrics(path) if path.exists() else {}
+    for model, by_setting in results.items():
+        merged[model] = {**merged.get(model, {}), **by_setting}
+    write_json(path, merged)
+    return path
+
+
+def read_metrics(path: Path) -> Results:
+    """Read `metrics.json`.
+
+    Raises:
+        DataError: missing, not JSON, or not model -> setting -> figures.
+    """
+    content = read_json(path)
+    entries = content.values() if isinstance(content, dict) else [content]
+    if not all(isinstance(entry, dict) and all(isinstance(m, dict) for m in entry.values()) for entry in entries):
+        raise DataError.at(
+            path, None, "is not {model: {setting: figures}}", "move the file away; the next evaluation writes it anew"
+        )
+    return dict(content)
+
+
+def results_table(results: Results, title: str | None = None) -> Table:
+    """One row per model and setting: the fractions as percentages, scores 1-5, counts."""
+    table = figures_table(title, ["model", "setting"])
+    for model, by_setting in results.items():
+        for setting, metrics in by_setting.items():
+            table.add_row(model, setting, *figure_cells(metrics))
+    return table
+
+
+def figures_table(title: str | None, name_columns: Iterable[str]) -> Table:
+    """An empty table with the given columns of names before `FIGURE_COLUMNS`."""
+    table = Table(title=title)
+    for column in name_columns:
+        table.add_column(column, no_wrap=True)
+    for column in FIGURE_COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def figure_cells(metrics: Mapping[str, Any]) -> list[str]:
+    """The cells of `FIGURE_COLUMNS` for one entry of `metrics.json`."""
+    interval = metrics["intervals"].get("accuracy")
+    scores = metrics["mle_rule"]
+    return [
+        percent(metrics["accuracy"]),
+        "-" if interval is None else f"{100 * interval[0]:.0f}-{100 * interval[1]:.0f}",
+        *(percent(metrics["accuracy_by_level"].get(level)) for level in LEVEL_NAMES),
+        percent(metrics["accuracy_macro"]),
+        percent(metrics["acc_g"]),
+        percent(metrics["majority_accuracy"]),
+        str(metrics["unreadable"]),
+        "-" if scores is None else f"{scores['mean']:.2f}",
+        str(metrics["questions"]),
+    ]
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction 0-1 as a percentage with one decimal; a dash where nothing was measured."""
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def print_table(table: Table) -> None:
+    """Print a table whole, even where the terminal is narrower or the output is a file."""
+    console = Console()
+    measured = Measurement.get(Console(width=1000), Console(width=1000).options, table)
+    console.width = max(console.width, measured.maximum)
+    console.print(table)

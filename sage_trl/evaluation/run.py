@@ -1,0 +1,136 @@
+"""The whole of one evaluation: load each model, answer, grade, write `metrics.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from sage_trl.data.dataset import read_ad_pl
+from sage_trl.errors import DataError
+from sage_trl.evaluation.generation import ModelReplyGenerator
+from sage_trl.evaluation.harness import EvaluationRun, ModelUnderTest, evaluate
+from sage_trl.evaluation.inference_settings import InferenceSettings, model_fingerprint, read_inference_settings
+from sage_trl.evaluation.predictions import Control, Setting, results_key
+from sage_trl.evaluation.report import Results, merge_metrics
+from sage_trl.facts.generation import FACTS_FILE, read_facts
+from sage_trl.judge.scorer import open_judge
+from sage_trl.models.checkpoints import load_pretrained
+from sage_trl.models.prompt import FACT_SENTENCE, REFERENCE_SENTENCE, TEST_SENTENCE
+from sage_trl.records import FactSet
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What `tools/evaluate.py` takes.
+
+    `controls` are run one after the other, None standing for the unchanged input. `use_facts=False` hides the facts
+    from models that were trained with them, and goes with no other control.
+    """
+
+    models: tuple[str, ...]
+    dataset: Path
+    settings: tuple[Setting, ...]
+    output: Path
+    splits: tuple[str, ...] = ("test",)
+    controls: tuple[Control | None, ...] = (None,)
+    limit: int | None = None
+    batch_size: int = 64
+    max_new_tokens: int = 48
+    judge: str | None = None
+    use_facts: bool = True
+    seed: int = 0
+    quiet: bool = False
+
+
+def run_evaluation(options: EvaluationOptions) -> Results:
+    """Evaluate every model in every setting on every split.
+
+    `metrics.json` is brought up to date after each setting, so a stopped run leaves what it has finished.
+
+    Returns:
+        The results of this run: model name (its directory's) -> `results_key` -> figures.
+
+    Raises:
+        DataError: a model, the dataset, its facts or an earlier output cannot be used.
+    """
+    settings = {model: read_inference_settings(model) for model in _by_name(options.models).values()}
+    directory = read_ad_pl(options.dataset)
+    wants_facts = options.use_facts and any(setting.use_facts for setting in settings.values())
+    facts = read_facts(options.dataset / FACTS_FILE) if wants_facts else None
+    results: Results = {}
+    for name, path in _by_name(options.models).items():
+        inference = settings[path]
+        model = _load(name, path, inference, options)
+        for control, setting in product(_controls_for(inference, options), options.settings):
+            run = EvaluationRun(
+                directory=directory,
+                output=options.output,
+                facts=_facts_for(inference, options, facts),
+                judge=None if options.judge is None else open_judge(options.judge),
+                control=control,
+                limit=options.limit,
+                batch_size=options.batch_size,
+                seed=options.seed,
+                quiet=options.quiet,
+            )
+            by_split = evaluate(model, setting, options.splits, run)
+            figures = {results_key(setting, split, control): metrics.as_json() for split, metrics in by_split.items()}
+            merge_metrics(options.output, {name: figures})
+            results.setdefault(name, {}).update(figures)
+    return results
+
+
+def _by_name(models: tuple[str, ...]) -> dict[str, str]:
+    """Model name -> path or hub name.
+
+    Raises:
+        DataError: no such directory, or two models of one name.
+    """
+    named: dict[str, str] = {}
+    for model in models:
+        name = Path(model).resolve().name
+        if name in named:
+            raise DataError(
+                f"--model: {named[name]} and {model} would both be called {name!r} in the results\n"
+                "  remedy: evaluate them into different --output directories, or rename one"
+            )
+        if not Path(model).is_dir() and (Path(model).is_absolute() or Path(model).parent.is_dir()):
+            raise DataError.at(model, None, "no such model directory", "check --model, or train the model first")
+        named[name] = model
+    return named
+
+
+def _facts_for(
+    inference: InferenceSettings, options: EvaluationOptions, facts: Mapping[str, FactSet] | None
+) -> Mapping[str, FactSet] | None:
+    return facts if inference.use_facts and options.use_facts else None
+
+
+def _controls_for(inference: InferenceSettings, options: EvaluationOptions) -> tuple[Control | None, ...]:
+    # A model that was trained without facts loses nothing by --no-facts: that is its ordinary result.
+    return ("no_facts",) if inference.use_facts and not options.use_facts else options.controls
+
+
+def _load(name: str, path: str, inference: InferenceSettings, options: EvaluationOptions) -> ModelUnderTest:
+    has_accelerator = torch.accelerator.is_available()
+    model, processor = load_pretrained(path, dtype="auto" if has_accelerator else torch.float32)
+    if has_accelerator:
+        model = model.to(torch.accelerator.current_accelerator())
+    use_facts = inference.use_facts and options.use_facts
+    return ModelUnderTest(
+        name=name,
+        generator=ModelReplyGenerator(
+            model, processor, options.max_new_tokens, use_facts, inference.reference_in_prompt
+        ),
+        identity={
+            "fingerprint": model_fingerprint(path, getattr(model.config, "_commit_hash", None)),
+            "max_new_tokens": options.max_new_tokens,
+            "use_facts": use_facts,
+            "reference_in_prompt": inference.reference_in_prompt,
+            "sentences": [FACT_SENTENCE, REFERENCE_SENTENCE, TEST_SENTENCE],
+        },
+    )

@@ -1,0 +1,36 @@
+"""The language of defects: the rule author writes with it and the rule judge reads with it."""
+
+from sage_trl.lexicon.defects import GOOD_PART, KNOWN_TYPES, DefectTerms, article, same_family, terms_for
+from sage_trl.lexicon.places import (
+    CELLS,
+    HALVES,
+    cell_of,
+    halves_of,
+    in_place,
+    place_noun,
+    place_phrase,
+    place_score,
+    touches,
+)
+from sage_trl.lexicon.reading import Reading, read_sentence, read_verdict
+
+__all__ = [
+    "CELLS",
+    "GOOD_PART",
+    "HALVES",
+    "KNOWN_TYPES",
+    "DefectTerms",
+    "Reading",
+    "article",
+    "cell_of",
+    "halves_of",
+    "in_place",
+    "place_noun",
+    "place_phrase",
+    "place_score",
+    "read_sentence",
+    "read_verdict",
+    "same_family",
+    "terms_for",
+    "touches",
+]

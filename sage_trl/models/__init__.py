@@ -1,0 +1,1 @@
+"""Fact-enhanced vision-language models."""

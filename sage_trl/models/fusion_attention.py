@@ -1,0 +1,190 @@
+"""Distinct patches (eq. 1), fusion attention (eq. 2) and its projection head (eq. 9)."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import initialization
+
+PatchSimilarity = Literal["nearest", "farthest"]
+PatchFeature = Literal["patch", "difference"]
+
+# Similarity matrices are computed for as many rows of a batch at once as keep them below this number of elements.
+MAX_SIMILARITY_ELEMENTS = 2**26
+
+
+def cosine_similarity(test: Tensor, reference: Tensor) -> Tensor:
+    """Cosine of every test patch with every reference patch in fp32: `[B, P, C]`, `[B, R, C]` -> `[B, P, R]`."""
+    return functional.normalize(test.float(), dim=-1) @ functional.normalize(reference.float(), dim=-1).mT
+
+
+@torch.no_grad()
+def select_distinct_patches(
+    test: Tensor,
+    reference: Tensor,
+    k: int,
+    patch_similarity: PatchSimilarity = "nearest",
+    test_mask: Tensor | None = None,
+    reference_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The K test patches least similar to the reference (eq. 1).
+
+    `nearest` scores a test patch by its most similar reference patch, which is what the paper's text says; `farthest`
+    takes the literal minimum of the formula.
+
+    Args:
+        test: `[B, P, C]` projected patches of the test images.
+        reference: `[B, R, C]` projected patches of the reference images.
+        k: number of patches to select.
+        patch_similarity: `nearest` or `farthest`.
+        test_mask: `[B, P]`, true for patches that may be selected.
+        reference_mask: `[B, R]`, true for patches to compare with.
+
+    Returns:
+        indices `[B, min(k, P)]`, most distinct first, and their similarity. Where a row has fewer than `k` valid
+        patches, the surplus entries come last with similarity +inf.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}; at least one patch must be selected")
+    if patch_similarity not in ("nearest", "farthest"):
+        raise ValueError(f"patch_similarity {patch_similarity!r} is unknown; use 'nearest' or 'farthest'")
+    rows_at_once = max(1, MAX_SIMILARITY_ELEMENTS // (test.shape[1] * reference.shape[1]))
+    scores = []
+    for start in range(0, test.shape[0], rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        similarity = cosine_similarity(test[rows], reference[rows])
+        excluded = None if reference_mask is None else ~reference_mask[rows, None, :]
+        if patch_similarity == "nearest":
+            similarity = similarity if excluded is None else similarity.masked_fill(excluded, -torch.inf)
+            scores.append(similarity.amax(dim=-1))
+        else:
+            similarity = similarity if excluded is None else similarity.masked_fill(excluded, torch.inf)
+            scores.append(similarity.amin(dim=-1))
+    score = torch.cat(scores)
+    if test_mask is not None:
+        score = score.masked_fill(~test_mask, torch.inf)
+    similarity, indices = score.sort(dim=-1, stable=True)
+    k = min(k, test.shape[1])
+    return indices[:, :k], similarity[:, :k]
+
+
+def gather_patches(patches: Tensor, indices: Tensor) -> Tensor:
+    """`[B, P, C]` patches at `[B, K]` indices -> `[B, K, C]`."""
+    return patches.gather(1, indices.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+
+
+class ComparisonPatches(NamedTuple):
+    """What the facts attend to: keys and values `[B, M, C]`, `mask` `[B, M]` true where there is a patch."""
+
+    keys: Tensor
+    values: Tensor
+    mask: Tensor
+
+
+def comparison_patches(
+    test: Tensor,
+    test_mask: Tensor,
+    reference: Tensor | None,
+    reference_mask: Tensor | None,
+    *,
+    k: int,
+    patch_similarity: PatchSimilarity,
+    fusion_keys: PatchFeature,
+    fusion_values: PatchFeature,
+) -> ComparisonPatches:
+    """Keys and values of the fusion attention (section 3.2; zero-shot: section 5.1).
+
+    A row with a reference contributes its K distinct patches, as `patch` (the test patch) or `difference` (the test
+    patch minus its nearest reference patch). A row without one contributes all its test patches. Both kinds of row
+    may stand in one batch.
+
+    Args:
+        test: `[B, P, C]` test patches; test_mask: `[B, P]` true for real patches.
+        reference: `[B, R, C]` reference patches, or None if no row has a reference.
+        reference_mask: `[B, R]`; a row that is false throughout has no reference.
+    """
+    if reference is None or reference_mask is None:
+        return ComparisonPatches(test, test, test_mask)
+    has_reference = reference_mask.any(dim=-1)
+    # A row without reference needs a comparable patch so that no row of the similarity is all masked; it is unused.
+    comparable = reference_mask | ~has_reference[:, None]
+    width = k if bool(has_reference.all()) else test.shape[1]
+    indices, similarity = select_distinct_patches(test, reference, width, patch_similarity, test_mask, comparable)
+    selected = gather_patches(test, indices)
+    with torch.no_grad():
+        nearest = cosine_similarity(selected, reference).masked_fill(~comparable[:, None, :], -torch.inf).argmax(-1)
+    difference = selected - gather_patches(reference, nearest)
+    difference = torch.where(has_reference[:, None, None], difference, selected)
+    features: dict[PatchFeature, Tensor] = {"patch": selected, "difference": difference}
+    in_top_k = torch.arange(indices.shape[1], device=test.device) < k
+    mask = similarity.isfinite() & (in_top_k | ~has_reference[:, None])
+    return ComparisonPatches(features[fusion_keys], features[fusion_values], mask)
+
+
+class FusionLinear(nn.Linear):
+    """A linear map of the fusion: it starts out keeping the root mean square of its input.
+
+    A class of its own because transformers initialises a new layer by its type, after construction.
+    """
+
+    def reset_parameters(self) -> None:
+        """Draw the weight; leaves alone what was loaded from a checkpoint."""
+        initialization.normal_(self.weight, std=self.in_features**-0.5)
+        if self.bias is not None:
+            initialization.zeros_(self.bias)
+
+
+class FusionAttention(nn.Module):
+    """Cross-attention from fact embeddings to comparison patches (eq. 2) with a LayerNorm projection head (eq. 9).
+
+    t^s = softmax(t^g W_q (keys W_k)^T / sqrt(d)) values W_v, one output token per fact; then LayerNorm and a linear
+    map. Everything inside is relative to the image tokens' root mean square, which differs by orders of magnitude
+    between backbones: patches are divided by it and facts brought to one, or attention would start out uniform and
+    LayerNorm's epsilon drown small differences; the head's output is multiplied by it, so that the language model
+    meets tokens of the size it knows.
+
+    Args:
+        hidden_size: C, width of the language model.
+        num_heads: attention heads; must divide `hidden_size`.
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int) -> None:
+        super().__init__()
+        if hidden_size % num_heads:
+            raise ValueError(f"fusion_num_heads {num_heads} does not divide the hidden size {hidden_size}")
+        self.num_heads = num_heads
+        self.query = FusionLinear(hidden_size, hidden_size, bias=False)
+        self.key = FusionLinear(hidden_size, hidden_size, bias=False)
+        self.value = FusionLinear(hidden_size, hidden_size, bias=False)
+        self.norm = nn.LayerNorm(hidden_size)
+        self.projection = FusionLinear(hidden_size, hidden_size)
+
+    def forward(self, facts: Tensor, patches: ComparisonPatches, image_rms: Tensor) -> Tensor:
+        """Fuse facts with patches.
+
+        Args:
+            facts: `[B, L_F, C]` pooled fact embeddings t^g.
+            patches: keys, values `[B, M, C]` and mask `[B, M]`.
+            image_rms: `[B, 1, 1]` root mean square of each row's image tokens.
+
+        Returns:
+            `[B, L_F, C]` comparison-enhanced tokens t^s.
+        """
+        query, key, value = (
+            self._split_heads(layer(states))
+            for layer, states in (
+                (self.query, functional.rms_norm(facts, facts.shape[-1:], eps=1e-12)),
+                (self.key, patches.keys / image_rms),
+                (self.value, patches.values / image_rms),
+            )
+        )
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=patches.mask[:, None, None, :])
+        merged = attended.transpose(1, 2).flatten(2)
+        projected: Tensor = self.projection(self.norm(merged)) * image_rms
+        return projected
+
+    def _split_heads(self, states: Tensor) -> Tensor:
+        return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

@@ -1,0 +1,62 @@
+"""The prompt (paper section 3.1): image tokens, fact placeholders, the auxiliary sentence, the question.
+
+Prompts are ordinary chat messages, so any chat template of any backbone applies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sage_trl.models.fact_enhanced import FACT_TOKEN
+
+FACT_SENTENCE = "Above is the feature related to the anomaly facts."
+ANSWER_INSTRUCTION = "Answer Yes or No first, then give the reason."
+REFERENCE_SENTENCE = "The image above shows a good part: take it as the baseline."
+TEST_SENTENCE = "The image above shows the part to inspect."
+
+Message = dict[str, Any]
+
+
+def question_messages(question: str, earlier_turns: list[tuple[str, str]] | None = None) -> list[Message]:
+    """The user's messages without images and facts: what a row's `prompt` holds.
+
+    Args:
+        question: the question to answer now.
+        earlier_turns: (question, answer) pairs of the same group that came before (eq. 10).
+    """
+    messages: list[Message] = []
+    for asked, answer in earlier_turns or []:
+        messages.append({"role": "user", "content": f"{asked}\n{ANSWER_INSTRUCTION}"})
+        messages.append({"role": "assistant", "content": answer})
+    return [*messages, {"role": "user", "content": f"{question}\n{ANSWER_INSTRUCTION}"}]
+
+
+def with_images_and_facts(messages: list[Message], num_facts: int, with_reference: bool) -> list[Message]:
+    """Put the image, and the fact placeholders if there are facts, before the first user message.
+
+    Args:
+        messages: chat messages with text content, as `question_messages` makes them.
+        num_facts: placeholders to write, 0 for none.
+        with_reference: put a reference image first, as the baseline to compare with.
+    """
+    image: Message = {"type": "image"}
+    parts: list[Message] = [image]
+    if with_reference:
+        parts = [image, _text(f"{REFERENCE_SENTENCE}\n"), image, _text(f"{TEST_SENTENCE}\n")]
+    if num_facts:
+        parts.append(_text(f"{FACT_TOKEN * num_facts}\n{FACT_SENTENCE}\n"))
+    first, *rest = as_parts(messages)
+    return [{"role": first["role"], "content": [*parts, *first["content"]]}, *rest]
+
+
+def as_parts(messages: Iterable[Message]) -> list[Message]:
+    """The same messages with each text content as a list of one text part, which every chat template understands."""
+    return [
+        {**message, "content": [_text(message["content"])] if isinstance(message["content"], str) else message["content"]}
+        for message in messages
+    ]
+
+
+def _text(text: str) -> Message:
+    return {"type": "text", "text": text}

@@ -1,0 +1,1 @@
+"""From judge scores to preference pairs (eq. 3-5)."""

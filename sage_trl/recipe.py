@@ -1,0 +1,191 @@
+"""Recipes: YAML and command line to typed arguments, strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from sage_trl.data.rows import Turns
+from sage_trl.errors import RecipeError
+from sage_trl.models.fusion_attention import PatchFeature, PatchSimilarity
+from sage_trl.models.tiny import TinySize
+from sage_trl.preferences.entropy import EntropyKind
+from sage_trl.preferences.selection import PairChoice
+from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
+from sage_trl.trainer.sfe_config import SFEConfig
+
+Stage = Literal["sft", "sfe", "dpo", "edpo"]
+TINY_MODEL = "tiny"
+
+
+@dataclass
+class RunArguments:
+    """Recipe keys beside those of the trainer's configuration."""
+
+    stage: Stage = field(
+        metadata={"help": "sft: no facts, reference in the prompt; sfe: stage 1; dpo: eta 0; edpo: stage 2."}
+    )
+    model: str = field(metadata={"help": "Directory or hub id; `tiny` makes a small model from configuration alone."})
+    dataset: str = field(metadata={"help": "AD-PL directory."})
+    tiny: dict[str, int] | None = field(default=None, metadata={"help": "Sizes of the `tiny` model, see TinySize."})
+    datasets: list[str] | None = field(default=None, metadata={"help": "Train on groups of these sources only."})
+    split: str = field(default="train", metadata={"help": "Split to train on."})
+    validation_split: str | None = field(
+        default=None, metadata={"help": "Split for the evaluation loss (with `eval_strategy`)."}
+    )
+    facts: str | None = field(default=None, metadata={"help": "facts.jsonl; by default the one in the dataset."})
+    scores: str | None = field(default=None, metadata={"help": "scores.jsonl; by default the one in the dataset."})
+    turns: Turns = field(default="single", metadata={"help": "`conversation`: a group's earlier turns come before."})
+    pairs: PairChoice = field(default="both", metadata={"help": "Which pairs of each question (eq. 5)."})
+    entropy: EntropyKind = field(default="term", metadata={"help": "Entropy of one answer (eq. 4)."})
+    drop_inverted: bool = field(default=False, metadata={"help": "Drop pairs that the judge orders the other way."})
+    num_selected_patches: int | None = field(default=None, metadata={"help": "K of eq. 1, for a new fusion."})
+    fusion_num_heads: int | None = field(default=None, metadata={"help": "Heads of eq. 2, for a new fusion."})
+    patch_similarity: PatchSimilarity | None = field(default=None, metadata={"help": "Eq. 1, for a new fusion."})
+    fusion_keys: PatchFeature | None = field(default=None, metadata={"help": "Eq. 2, for a new fusion."})
+    fusion_values: PatchFeature | None = field(default=None, metadata={"help": "Eq. 2, for a new fusion."})
+    resume: bool = field(default=False, metadata={"help": "Go on from the newest whole checkpoint in output_dir."})
+
+    @property
+    def fusion(self) -> dict[str, Any]:
+        """The settings of a new fusion that the recipe names."""
+        names = ("num_selected_patches", "fusion_num_heads", "patch_similarity", "fusion_keys", "fusion_values")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    @property
+    def tiny_size(self) -> TinySize:
+        """The sizes of the `tiny` model."""
+        known = {item.name for item in dataclasses.fields(TinySize)}
+        for name in self.tiny or {}:
+            if name not in known:
+                raise RecipeError(unknown_key(f"tiny.{name}", [f"tiny.{one}" for one in known], "recipe"))
+        return TinySize(**(self.tiny or {}))
+
+
+# What a stage changes of the configuration's defaults; a recipe may still say otherwise.
+STAGE_DEFAULTS: dict[Stage, dict[str, Any]] = {
+    "sft": {"use_facts": False, "reference_in_prompt": True, "train_parts": ["projector", "language_model"]},
+    "sfe": {},
+    "dpo": {"eta": 0.0},
+    "edpo": {},
+}
+CONFIGS: dict[Stage, type] = {"sft": SFEConfig, "sfe": SFEConfig, "dpo": EntropyDPOConfig, "edpo": EntropyDPOConfig}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A validated recipe."""
+
+    run: RunArguments
+    training: SFEConfig | EntropyDPOConfig
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a YAML recipe, apply overrides, and check every key and value.
+
+    Args:
+        path: the recipe.
+        overrides: `--key value` or `--key=value` words; a value is read as YAML.
+
+    Raises:
+        RecipeError: names the file or the override, the key, the value and the nearest valid key.
+    """
+    values = {**_read_yaml(path), **parse_overrides(overrides)}
+    stage = values.get("stage")
+    if stage not in CONFIGS:
+        raise RecipeError(f"{path}: stage is {stage!r}\n  remedy: set it to one of {', '.join(CONFIGS)}")
+    config_class = CONFIGS[stage]
+    run_types, config_types = field_types(RunArguments), field_types(config_class)
+    for key in values:
+        if key not in run_types and key not in config_types:
+            raise RecipeError(unknown_key(key, [*run_types, *config_types], str(path)))
+    checked = {key: check_type(key, value, (run_types | config_types)[key], str(path)) for key, value in values.items()}
+    lacking = [key for key in ("model", "dataset", "output_dir") if key not in checked]
+    if lacking:
+        raise RecipeError(f"{path}: {lacking[0]!r} is missing\n  remedy: set it in the recipe or with --{lacking[0]}")
+    run = RunArguments(**{key: value for key, value in checked.items() if key in run_types})
+    settings = {**STAGE_DEFAULTS[stage], **{key: value for key, value in checked.items() if key in config_types}}
+    try:
+        training = config_class(**settings)
+    except (ValueError, TypeError, ImportError) as error:
+        raise RecipeError(f"{path}: {error}\n  remedy: mend the recipe's training arguments") from None
+    return Recipe(run, training)
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """`--key value` and `--key=value` words to a mapping; a bare `--key` is true.
+
+    Raises:
+        RecipeError: a word that belongs to no key.
+    """
+    values: dict[str, Any] = {}
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if not word.startswith("--") or len(word) == 2:
+            raise RecipeError(f"{word!r} belongs to no key\n  remedy: write overrides as --key value")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            has_value = position < len(words) and not words[position].startswith("--")
+            text = words[position] if has_value else "true"
+            position += has_value
+        values[key.replace("-", "_")] = yaml.safe_load(text)
+    return values
+
+
+def field_types(config_class: type) -> dict[str, Any]:
+    """Name -> type of every field that a recipe may set."""
+    hints = typing.get_type_hints(config_class)
+    return {item.name: hints[item.name] for item in dataclasses.fields(config_class) if item.init}
+
+
+def check_type(key: str, value: Any, kind: Any, source: str) -> Any:
+    """The value as the field's type; numbers such as `2e-6`, which YAML reads as text, included.
+
+    Raises:
+        RecipeError: the value has another type.
+    """
+    try:
+        return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"]
+        raise RecipeError(
+            f"{source}: key {key!r} has the value {value!r}: {reason}\n  remedy: write a value of type {describe(kind)}"
+        ) from None
+
+
+def describe(kind: Any) -> str:
+    """A type as a person would write it."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(describe(part) for part in typing.get_args(kind))
+    if typing.get_origin(kind) is Literal:
+        return " | ".join(repr(choice) for choice in typing.get_args(kind))
+    return "null" if kind is type(None) else getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
+
+
+def unknown_key(key: str, known: Sequence[str], source: str) -> str:
+    """The message for a key nobody knows, with the nearest valid one."""
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+    return f"{source}: unknown key {key!r}\n  remedy: did you mean {nearest!r}?"
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe\n  remedy: check the path; recipes/ holds ready ones") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {error}\n  remedy: mend the recipe") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: holds {type(values).__name__}, not keys with values\n  remedy: write 'key: value'")
+    return values

@@ -1,0 +1,110 @@
+"""Files that are whole or absent: atomic writes, append-and-resume JSONL, content keys."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from sage_trl.errors import DataError
+
+
+@contextmanager
+def atomic_writer(path: Path) -> Iterator[IO[str]]:
+    """Write text beside `path`, flush it to disk, and rename it over `path` only if the body did not raise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically. NaN is refused: JSON has none."""
+    with atomic_writer(path) as stream:
+        json.dump(value, stream, indent=2, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: missing file or invalid JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError.at(path, None, "no such file", "check the path, or run the tool that writes it first") from None
+    except json.JSONDecodeError as error:
+        raise DataError.at(path, error.lineno, f"not JSON: {error}", "mend the file or write it anew") from None
+
+
+def to_line(value: Any) -> str:
+    """One JSON value as one JSONL line, newline included."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write all rows atomically: the file has every row or does not change."""
+    with atomic_writer(path) as stream:
+        stream.writelines(to_line(row) for row in rows)
+
+
+class JsonlAppender:
+    """Appends rows that survive a kill: each batch reaches the disk before `append` returns.
+
+    A line that an earlier kill cut short is removed on opening, so a resumed file holds whole rows only.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _drop_torn_line(path)
+        self._stream = path.open("a", encoding="utf-8", newline="\n")
+
+    def append(self, rows: Iterable[Any]) -> None:
+        self._stream.writelines(to_line(row) for row in rows)
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> JsonlAppender:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _drop_torn_line(path: Path) -> None:
+    with path.open("rb+") as stream:
+        content = stream.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            stream.truncate(whole)
+
+
+def content_key(value: Any) -> str:
+    """SHA-256 of the canonical JSON of `value`: equal content has an equal key, whatever the order of its fields."""
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

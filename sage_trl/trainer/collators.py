@@ -1,0 +1,137 @@
+"""Collators: rows of AD-PL to batches for the trainers, with test/reference pairs and the facts to fuse."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from trl.data_utils import apply_chat_template
+from trl.trainer.utils import flush_left
+
+from sage_trl.data.images import open_image
+from sage_trl.models.encoding import encode_prompts
+from sage_trl.models.prompt import as_parts
+
+Row = Mapping[str, Any]
+PAIR_KINDS = ("min", "max")
+
+
+@dataclass
+class FactCollator:
+    """What both stages share: images, facts, reference dropout and the prompt.
+
+    Args:
+        processor: a Sage processor.
+        use_facts: fuse the rows' facts.
+        reference_in_prompt: show the reference as a first image.
+        reference_dropout: share of questions whose reference is hidden, because otherwise fusion meets at zero-shot
+            inference what it never saw. Which ones depends on `seed` and the question's ids alone, so a resumed run
+            hides the same references.
+        seed: seed of the dropout.
+    """
+
+    processor: Any
+    use_facts: bool = True
+    reference_in_prompt: bool = False
+    reference_dropout: float = 0.0
+    seed: int = 0
+
+    def prepare(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """Rows with decoded images; a file that several rows share is decoded once."""
+        decoded: dict[str, Image.Image] = {}
+        return [
+            {
+                **row,
+                "images": [decode_image(image, decoded) for image in row["images"]],
+                "reference_image": None if self.hides_reference(row) else decode_image(row["reference_image"], decoded),
+                "facts": row.get("facts") or [],
+            }
+            for row in rows
+        ]
+
+    def hides_reference(self, row: Row) -> bool:
+        """Whether this row trains without a reference."""
+        if row.get("reference_image") is None:
+            return True
+        if not self.reference_dropout:
+            return False
+        name = f"{self.seed}\0{row['group_id']}\0{row['question_id']}"
+        draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+        return draw < self.reference_dropout
+
+    def encode(self, rows: Sequence[Row], completions: Sequence[str]) -> dict[str, Tensor]:
+        """Prompts and completions side by side, flushed left, with `completion_mask`."""
+        batch = encode_prompts(
+            self.processor, rows, use_facts=self.use_facts, reference_in_prompt=self.reference_in_prompt
+        )
+        tokens = self.processor.tokenizer(
+            list(completions), padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt"
+        )
+        prompt_mask, completion_mask = batch["attention_mask"], tokens["attention_mask"]
+        batch["attention_mask"], batch["input_ids"], batch["completion_mask"] = flush_left(
+            torch.cat([prompt_mask, completion_mask], dim=1),
+            torch.cat([batch["input_ids"], tokens["input_ids"]], dim=1),
+            torch.cat([torch.zeros_like(prompt_mask), completion_mask], dim=1),
+        )
+        return batch
+
+    def render_completion(self, row: Row, column: str) -> str:
+        """The text that the chat template writes for an answer, end-of-turn token included."""
+        messages = {"prompt": as_parts(row["prompt"]), "completion": as_parts(row[column])}
+        rendered = apply_chat_template(messages, self.processor)
+        text: str = rendered["completion"]
+        return text
+
+
+@dataclass
+class SFECollator(FactCollator):
+    """Rows with `prompt` and `completion` to a batch with `labels` on the completion only (eq. 8)."""
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Collate `B` rows."""
+        prepared = self.prepare(rows)
+        batch = self.encode(prepared, [self.render_completion(row, "completion") for row in prepared])
+        batch["labels"] = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
+        return batch
+
+
+@dataclass
+class EntropyDPOCollator(FactCollator):
+    """Rows with `prompt`, `chosen`, `rejected`, `delta_entropy` and `pair_kind` to a batch of 2 x pairs sequences.
+
+    As in TRL the first half of the batch holds the chosen answers. `delta_entropy` is `[pairs]`, `pair_kind` holds
+    indices into `PAIR_KINDS`.
+    """
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Collate `pairs` rows."""
+        prepared = self.prepare(rows)
+        completions = [self.render_completion(row, column) for column in ("chosen", "rejected") for row in prepared]
+        batch = self.encode([*prepared, *prepared], completions)
+        batch["delta_entropy"] = torch.tensor([row["delta_entropy"] for row in rows], dtype=torch.float32)
+        batch["pair_kind"] = torch.tensor([PAIR_KINDS.index(row["pair_kind"]) for row in rows])
+        return batch
+
+
+def decode_image(image: Any, decoded: dict[str, Image.Image]) -> Image.Image:
+    """Decode an image column's value: a PIL image, a path, or the `{"path", "bytes"}` of an undecoded `Image` feature.
+
+    Args:
+        image: the value.
+        decoded: images by path that were decoded before; new ones are added.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    path = image["path"] if isinstance(image, Mapping) else str(image)
+    if isinstance(image, Mapping) and image["bytes"] is not None:
+        return Image.open(BytesIO(image["bytes"])).convert("RGB")
+    if path not in decoded:
+        decoded[path] = open_image(Path(path))
+    return decoded[path]

@@ -1,0 +1,89 @@
+"""What both trainers share: trainable parts, the fusion's learning rate, the batch's keys, the inference note."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from datasets import Image, List
+
+from sage_trl.models.parts import part_of, set_trainable_parts
+from sage_trl.storage import write_json
+
+INFERENCE_FILE = "sage_inference.json"
+ROW_COLUMNS = ("images", "reference_image", "facts", "prompt", "group_id", "question_id")
+
+
+class FactTrainerMixin:
+    """Comes before a TRL trainer in the bases.
+
+    Attributes:
+        answer_columns: the dataset columns of the stage beside `ROW_COLUMNS`.
+        loss_keys: batch keys that the loss takes and the model does not.
+        part_sizes: parameters per part, set before the trainer is built.
+        stage: what the saved model is called in the inference note.
+    """
+
+    answer_columns: ClassVar[tuple[str, ...]]
+    loss_keys: ClassVar[tuple[str, ...]]
+    stage: str
+    model: Any
+    args: Any
+    optimizer: Any
+
+    def prepare_parts(self, model: Any, args: Any) -> None:
+        """Freeze all but `train_parts`."""
+        self.part_sizes = set_trainable_parts(model, args.train_parts)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = [*ROW_COLUMNS, *self.answer_columns]
+
+    def check_batch_keys(self, model: Any, batch: Collection[str]) -> None:
+        """Refuse a key that nobody reads: a backbone would swallow a misspelt input silently.
+
+        Raises:
+            ValueError: names the key and what is known.
+        """
+        known = set(inspect.signature(type(model).forward).parameters) | set(self.loss_keys) | {"use_cache"}
+        unknown = sorted(set(batch) - known)
+        if unknown:
+            raise ValueError(f"batch keys {unknown} are unknown to {type(model).__name__}; known: {sorted(known)}")
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's optimizer, with the fusion's parameters in groups of their own if they have their own rate."""
+        optimizer = super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
+        rate = self.args.fusion_learning_rate
+        if rate is None:
+            return optimizer
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        for group in list(optimizer.param_groups):
+            fusion = [p for p in group["params"] if part_of(self.model, names[id(p)]) == "fusion"]
+            if not fusion:
+                continue
+            of_fusion = {id(parameter) for parameter in fusion}
+            group["params"] = [p for p in group["params"] if id(p) not in of_fusion]
+            optimizer.add_param_group({**group, "params": fusion, "lr": rate})
+        return optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)  # type: ignore[misc]
+        directory = Path(output_dir or self.args.output_dir)
+        note = {"use_facts": self.args.use_facts, "reference_in_prompt": self.args.reference_in_prompt}
+        write_json(directory / INFERENCE_FILE, {**note, "stage": self.stage})
+
+
+def keep_images_encoded(dataset: Any) -> Any:
+    """The same rows with image columns left as path or bytes: the collator decodes a shared image once per batch."""
+    if dataset is None:
+        return None
+    if isinstance(dataset, dict):
+        return {name: keep_images_encoded(part) for name, part in dataset.items()}
+    for column in ("images", "reference_image"):
+        feature = (dataset.features or {}).get(column)
+        if isinstance(feature, Image):
+            dataset = dataset.cast_column(column, Image(decode=False))
+        elif isinstance(feature, List) and isinstance(feature.feature, Image):
+            dataset = dataset.cast_column(column, List(Image(decode=False)))
+    return dataset

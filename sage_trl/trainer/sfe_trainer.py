@@ -1,0 +1,62 @@
+"""Stage 1: Self-Guided Fact Enhancement on TRL's `SFTTrainer` (paper sections 3.2 and 3.4, eq. 8)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trl import SFTTrainer
+
+from sage_trl.trainer.collators import SFECollator
+from sage_trl.trainer.fact_trainer import FactTrainerMixin, keep_images_encoded
+from sage_trl.trainer.sfe_config import SFEConfig
+
+
+class SFETrainer(FactTrainerMixin, SFTTrainer):
+    """`SFTTrainer` on test/reference pairs with fact sentences.
+
+    Only the collator, the trainable parts and the fusion's learning rate differ from TRL; the loss is TRL's
+    cross-entropy on the best answer a_1.
+
+    Args:
+        model: a fact-enhanced model.
+        args: `SFEConfig`.
+        train_dataset, eval_dataset: rows of `load_ad_pl(kind="completion")`.
+        processing_class: the model's processor.
+        kwargs: handed to `SFTTrainer`.
+    """
+
+    _tag_names = ("trl", "sft", "sage", "sfe")
+    answer_columns = ("completion",)
+    loss_keys = ("labels",)
+
+    def __init__(
+        self,
+        model: Any,
+        args: SFEConfig,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        data_collator: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        self.prepare_parts(model, args)
+        self.stage = "sfe" if args.use_facts else "sft"
+        collator = data_collator or SFECollator(
+            processing_class, args.use_facts, args.reference_in_prompt, args.reference_dropout, args.seed
+        )
+        super().__init__(
+            model,
+            args=args,
+            train_dataset=keep_images_encoded(train_dataset),
+            eval_dataset=keep_images_encoded(eval_dataset),
+            processing_class=processing_class,
+            data_collator=collator,
+            **kwargs,
+        )
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """TRL's loss, after a check of the batch's keys."""
+        self.check_batch_keys(self.accelerator.unwrap_model(model), inputs)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)

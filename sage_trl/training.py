@@ -1,0 +1,162 @@
+"""One training run from a recipe: seed, data, model, trainer, train, save."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from rich.console import Console
+from rich.table import Table
+from transformers import set_seed
+
+from sage_trl.data.dataset import read_ad_pl
+from sage_trl.data.rows import PairCounts, load_ad_pl
+from sage_trl.errors import DataError, RecipeError
+from sage_trl.facts.generation import read_facts
+from sage_trl.models.checkpoints import load_pretrained
+from sage_trl.models.parts import PartSize
+from sage_trl.models.tiny import build_tiny_internvl
+from sage_trl.recipe import TINY_MODEL, Recipe, RunArguments
+from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
+from sage_trl.trainer.entropy_dpo_trainer import EntropyDPOTrainer
+from sage_trl.trainer.sfe_trainer import SFETrainer
+
+logger = logging.getLogger(__name__)
+CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+
+
+def run_training(recipe: Recipe, console: Console) -> Path:
+    """Train as the recipe says and save model and processor.
+
+    Returns:
+        The directory of the trained model.
+
+    Raises:
+        SageError: recipe, data or model cannot be used; nothing was trained.
+    """
+    run, args = recipe.run, recipe.training
+    checkpoint = find_checkpoint(Path(args.output_dir), resume=run.resume)
+    set_seed(args.seed)
+    counts = PairCounts()
+    train_rows = _rows(recipe, run.split, counts)
+    validation_rows = None if run.validation_split is None else _rows(recipe, run.validation_split, PairCounts())
+    warn_of_long_warmup(args, len(train_rows))
+    trainer = _build_trainer(recipe, train_rows, validation_rows)
+    if trainer.is_world_process_zero():
+        console.print(part_table(trainer.part_sizes))
+        if counts.questions:
+            console.print(counts.summary(), highlight=False)
+        console.print(f"{len(train_rows)} rows; " + (f"resuming {checkpoint.name}" if checkpoint else "starting anew"))
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.save_model()
+    trainer.save_state()
+    return Path(args.output_dir)
+
+
+def find_checkpoint(output_dir: Path, *, resume: bool) -> Path | None:
+    """The newest whole checkpoint to go on from, or None to start anew.
+
+    Raises:
+        RecipeError: the directory holds a run already and `resume` was not asked for.
+    """
+    found = sorted(output_dir.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    if not resume:
+        if found or (output_dir / "model.safetensors").exists():
+            raise RecipeError(
+                f"output_dir {output_dir} already holds a run\n"
+                "  remedy: pass --resume to go on with it, choose another output_dir, or delete it"
+            )
+        return None
+    # A kill while saving leaves a checkpoint without its last files.
+    whole = [path for path in found if all((path / name).is_file() for name in CHECKPOINT_FILES)]
+    return whole[0] if whole else None
+
+
+def warn_of_long_warmup(args: Any, num_rows: int) -> None:
+    """Warn when warm-up is longer than the run, for then the peak learning rate is never reached."""
+    rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * num_rows / rows_per_step)
+    warmup = args.get_warmup_steps(steps)
+    if warmup > steps:
+        logger.warning(
+            "warm-up of %d steps is longer than the run of %d steps: the peak learning rate is never reached; "
+            "set warmup_steps lower or train longer",
+            warmup,
+            steps,
+        )
+
+
+def part_table(sizes: Iterable[PartSize]) -> Table:
+    """Parameters per part and how many of them train."""
+    table = Table("part", "parameters", "trainable", title="Trainable parts")
+    total = trainable = 0
+    for size in sizes:
+        table.add_row(size.part, f"{size.parameters:,}", f"{size.trainable:,}")
+        total, trainable = total + size.parameters, trainable + size.trainable
+    table.add_section()
+    table.add_row("all", f"{total:,}", f"{trainable:,} ({trainable / total:.1%})")
+    return table
+
+
+def _rows(recipe: Recipe, split: str, counts: PairCounts) -> Dataset:
+    run, directory = recipe.run, Path(recipe.run.dataset)
+    is_preference = isinstance(recipe.training, EntropyDPOConfig)
+    return load_ad_pl(
+        directory,
+        split=split,
+        kind="preference" if is_preference else "completion",
+        datasets=run.datasets,
+        facts=_facts_path(run) if recipe.training.use_facts else None,
+        scores=(run.scores or directory / "scores.jsonl") if is_preference else None,
+        turns=run.turns,
+        pairs=run.pairs,
+        entropy=run.entropy,
+        drop_inverted=run.drop_inverted,
+        counts=counts,
+    )
+
+
+def _facts_path(run: RunArguments) -> Path:
+    return Path(run.facts) if run.facts else Path(run.dataset) / "facts.jsonl"
+
+
+def _build_trainer(recipe: Recipe, train_rows: Dataset, validation_rows: Dataset | None) -> Any:
+    args = recipe.training
+    model, processor = _load_model(recipe)
+    shared = {
+        "args": args,
+        "train_dataset": train_rows,
+        "eval_dataset": validation_rows,
+        "processing_class": processor,
+    }
+    if isinstance(args, EntropyDPOConfig):
+        if recipe.run.model == TINY_MODEL:
+            raise RecipeError("model: tiny is random; stage 2 starts from a stage 1 run\n  remedy: set model to it")
+        reference, _ = _load_model(recipe)
+        return EntropyDPOTrainer(model, reference, **shared)
+    return SFETrainer(model, **shared)
+
+
+def _load_model(recipe: Recipe) -> tuple[Any, Any]:
+    run = recipe.run
+    if run.model != TINY_MODEL:
+        # Trainable weights stay in fp32 under bf16 autocast: at lr 2e-6 an update of a bf16 weight rounds to nothing.
+        return load_pretrained(run.model, dtype=torch.float32, fusion=run.fusion, seed=recipe.training.seed)
+    return build_tiny_internvl(_texts(recipe), run.tiny_size, recipe.training.seed, run.fusion)
+
+
+def _texts(recipe: Recipe) -> Iterator[str]:
+    for inspection in read_ad_pl(recipe.run.dataset).select(splits=[recipe.run.split]):
+        for question in inspection.questions:
+            yield question.question
+            yield from question.answers
+    path = _facts_path(recipe.run)
+    if not path.is_file():
+        raise DataError.at(path, None, "no such file", "run tools/generate_facts.py: the tokenizer learns from facts")
+    for fact_set in read_facts(path).values():
+        yield from fact_set.facts

@@ -1,0 +1,83 @@
+"""Fixtures: a tiny model, a small dataset, and the real images where they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TEXTS = [
+    "Is there a scratch on this plate? Yes, there is a scratch on the left, probably because a tool slipped.",
+    "Does the plate match the reference? No, nothing is wrong, because every detail agrees with the reference.",
+    "Above is the feature related to the anomaly facts. Answer Yes or No first, then give the reason.",
+] * 4
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Tests run side by side on few cores: threads would only get in each other's way."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real inspection images; the test is skipped where it is not."""
+    folder = Path(os.environ.get("SAGE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real images at {folder}; set SAGE_TEST_DATA to their folder")
+    return folder
+
+
+@pytest.fixture
+def tiny():
+    """A new tiny model (32 px, one layer each) and its processor."""
+    from sage_trl.models.tiny import TinySize, build_tiny_internvl
+
+    size = TinySize(
+        image_size=32,
+        patch_size=8,
+        vision_width=16,
+        vision_layers=1,
+        vision_heads=2,
+        text_width=32,
+        text_layers=2,
+        text_heads=2,
+        vocab_size=340,
+    )
+    model, processor = build_tiny_internvl(TEXTS, size, fusion={"num_selected_patches": 2, "fusion_num_heads": 2})
+    return model.eval(), processor
+
+
+def picture(seed: int, width: int = 32, height: int = 32) -> Image.Image:
+    """A random picture."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def row(index: int, *, reference: bool = True, num_facts: int = 2, **columns) -> dict:
+    """A row as `load_ad_pl` makes them, with pictures in place of paths; `columns` replace what it has."""
+    from sage_trl.models.prompt import question_messages
+
+    return {
+        "images": [picture(index)],
+        "reference_image": picture(100 + index) if reference else None,
+        "facts": [f"A plate can have a scratch {word}." for word in ("left", "right", "above")[:num_facts]],
+        "prompt": question_messages(f"Is there a scratch {'here ' * index}on this plate?"),
+        "group_id": f"g{index}",
+        "question_id": "q1",
+        **columns,
+    }
+
+
+def assistant(text: str) -> list[dict]:
+    """An answer as a row holds it."""
+    return [{"role": "assistant", "content": text}]

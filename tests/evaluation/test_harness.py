@@ -1,0 +1,206 @@
+"""The harness with scripted models: settings, grading, resuming."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from sage_trl.data.dataset import read_ad_pl
+from sage_trl.errors import DataError
+from sage_trl.evaluation.harness import EvaluationRun, ModelUnderTest, evaluate
+from sage_trl.evaluation.metrics import Metrics
+from sage_trl.facts.generation import read_facts
+from sage_trl.judge.scorer import CriterionScores
+from sage_trl.records import Inspection, Question
+
+ONE_SHOT_QUESTIONS = 8
+
+
+class Scripted:
+    """Answers by a function of the row and remembers the rows it saw."""
+
+    def __init__(self, reply: Callable[[dict[str, Any]], str] = lambda row: "Yes, a scratch.") -> None:
+        self.reply = reply
+        self.rows: list[dict[str, Any]] = []
+        self.batch_sizes: list[int] = []
+
+    def __call__(self, rows: list[dict[str, Any]], /) -> list[str]:
+        self.rows += rows
+        self.batch_sizes.append(len(rows))
+        return [self.reply(row) for row in rows]
+
+
+class PlaceJudge:
+    """Scores by whether a reply names a place."""
+
+    name = "place"
+
+    def score(self, inspection: Inspection, question: Question, answer: str) -> CriterionScores:
+        return CriterionScores(5.0, 5.0 if "top left" in answer else 2.0, 2.0)
+
+
+def model(generator: Any, name: str = "scripted", **identity: Any) -> ModelUnderTest:
+    return ModelUnderTest(name, generator, {"fingerprint": "1", **identity})
+
+
+def run_of(ad_pl: Path, tmp_path: Path, **changes: Any) -> EvaluationRun:
+    facts = read_facts(ad_pl / "facts.jsonl")
+    return replace(
+        EvaluationRun(directory=read_ad_pl(ad_pl), output=tmp_path / "out", facts=facts, batch_size=3, quiet=True),
+        **changes,
+    )
+
+
+def lines(tmp_path: Path) -> list[dict[str, Any]]:
+    path = tmp_path / "out" / "predictions.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_rows_as_the_model_sees_them(ad_pl: Path, tmp_path: Path) -> None:
+    generator = Scripted()
+
+    evaluate(model(generator), "one_shot", ["test"], run_of(ad_pl, tmp_path))
+
+    assert generator.batch_sizes == [3, 3, 2]
+    by_group = {row["group_id"]: row for row in generator.rows}
+    assert [isinstance(row["images"][0], Image.Image) for row in generator.rows] == [True] * ONE_SHOT_QUESTIONS
+    assert by_group["g1"]["images"][0].getpixel((0, 0)) == (40, 10, 10)
+    assert by_group["g1"]["reference_image"].getpixel((0, 0)) == (10, 40, 10)
+    assert by_group["g1"]["facts"] == ["Parts of kind 1 get scratched.", "They get stained."]
+    assert by_group["g3"]["reference_image"] is None
+    assert by_group["g1"]["prompt"][0]["content"].startswith(by_group["g1"]["question"])
+
+
+def test_zero_shot_hides_the_reference(ad_pl: Path, tmp_path: Path) -> None:
+    generator = Scripted()
+
+    evaluate(model(generator), "zero_shot", ["test"], run_of(ad_pl, tmp_path))
+
+    assert {row["reference_image"] for row in generator.rows} == {None}
+
+
+def test_grades_and_predictions_file(ad_pl: Path, tmp_path: Path) -> None:
+    replies = {"Is the part scratched?": "Yes, top left.", "Does the part look as good as it should?": "Hard to say."}
+    generator = Scripted(lambda row: replies[row["question"]])
+
+    metrics = evaluate(model(generator), "one_shot", ["test"], run_of(ad_pl, tmp_path, judge=PlaceJudge()))["test"]
+
+    assert (metrics.accuracy, metrics.acc_g, metrics.unreadable) == (0.5, 0.0, 4)
+    assert metrics.accuracy_by_level["defect_diagnosis"] == 0.5
+    assert metrics.mle_rule is not None
+    assert metrics.mle_rule.location == (5.0 + 2.0) / 2
+    written = lines(tmp_path)
+    assert len(written) == ONE_SHOT_QUESTIONS
+    names = "key model setting group_id question_id level question prediction predicted_verdict verdict correct seconds"
+    assert set(written[0]) == {*names.split(), "split", "control"}
+    assert {line["predicted_verdict"] for line in written} == {True, None}
+
+
+def test_each_split_has_its_own_metrics(ad_pl: Path, tmp_path: Path) -> None:
+    metrics = evaluate(model(Scripted()), "one_shot", ["test", "unseen"], run_of(ad_pl, tmp_path))
+
+    assert {split: entry.groups for split, entry in metrics.items()} == {"test": 4, "unseen": 1}
+
+
+def test_a_second_run_generates_nothing_and_measures_the_same(ad_pl: Path, tmp_path: Path) -> None:
+    first = evaluate(model(Scripted()), "one_shot", ["test"], run_of(ad_pl, tmp_path))
+    generator = Scripted()
+
+    second = evaluate(model(generator), "one_shot", ["test"], run_of(ad_pl, tmp_path))
+
+    assert generator.rows == []
+    assert second == first
+    assert len(lines(tmp_path)) == ONE_SHOT_QUESTIONS
+
+
+def test_a_killed_run_goes_on_where_it_stopped(ad_pl: Path, tmp_path: Path) -> None:
+    killed = Scripted()
+
+    def stop_in_the_second_batch(row: dict[str, Any]) -> str:
+        if len(killed.batch_sizes) == 2:
+            raise KeyboardInterrupt
+        return "Yes."
+
+    killed.reply = stop_in_the_second_batch
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model(killed), "one_shot", ["test"], run_of(ad_pl, tmp_path))
+    path = tmp_path / "out" / "predictions.jsonl"
+    path.write_text(path.read_text(encoding="utf-8") + '{"key": "torn', encoding="utf-8")
+    generator = Scripted()
+
+    evaluate(model(generator), "one_shot", ["test"], run_of(ad_pl, tmp_path))
+
+    assert generator.batch_sizes == [3, 2]
+    assert len({line["key"] for line in lines(tmp_path)}) == len(lines(tmp_path)) == ONE_SHOT_QUESTIONS
+
+
+@pytest.mark.parametrize("change", ["model", "fingerprint", "setting", "control", "facts", "image"])
+def test_changed_content_is_generated_again(ad_pl: Path, tmp_path: Path, change: str) -> None:
+    evaluate(model(Scripted()), "one_shot", ["unseen"], run_of(ad_pl, tmp_path))
+    generator = Scripted()
+    changed = model(generator)
+    run = run_of(ad_pl, tmp_path)
+    if change == "model":
+        changed = model(generator, name="other")
+    if change == "fingerprint":
+        changed = model(generator, fingerprint="2")
+    if change == "control":
+        run = replace(run, control="blank_image")
+    if change == "facts":
+        run = replace(run, facts=None)
+    if change == "image":
+        Image.new("RGB", (16, 16), (255, 255, 255)).save(ad_pl / "images/4_reference.png")
+
+    evaluate(changed, "zero_shot" if change == "setting" else "one_shot", ["unseen"], run)
+
+    assert len(generator.rows) == 2
+
+
+def test_limit_counts_groups(ad_pl: Path, tmp_path: Path) -> None:
+    metrics: Metrics = evaluate(model(Scripted()), "one_shot", ["test"], run_of(ad_pl, tmp_path, limit=2))["test"]
+
+    assert (metrics.groups, metrics.questions) == (2, 4)
+
+
+def test_an_unknown_split_names_those_that_exist(ad_pl: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no split 'validation'\n.*test, unseen"):
+        evaluate(model(Scripted()), "one_shot", ["validation"], run_of(ad_pl, tmp_path))
+
+
+def test_missing_facts_stop_before_any_generation(ad_pl: Path, tmp_path: Path) -> None:
+    generator = Scripted()
+
+    with pytest.raises(DataError, match=r"0_test.png: no facts"):
+        evaluate(model(generator), "one_shot", ["test"], run_of(ad_pl, tmp_path, facts={}))
+
+    assert generator.rows == []
+
+
+def test_a_missing_image_stops_before_any_generation(ad_pl: Path, tmp_path: Path) -> None:
+    run = run_of(ad_pl, tmp_path)
+    (ad_pl / "images/2_reference.png").unlink()
+    generator = Scripted()
+
+    with pytest.raises(DataError, match=r"2_reference.png: no such image"):
+        evaluate(model(generator), "one_shot", ["test"], run)
+
+    assert generator.rows == []
+
+
+def test_one_shot_needs_a_reference_somewhere(ad_pl: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (ad_pl / "ad_pl.jsonl").read_text(encoding="utf-8").splitlines()]
+    bare = [Inspection.model_validate(row | {"reference_image": None}) for row in rows]
+
+    with pytest.raises(DataError, match="no group has a reference image"):
+        evaluate(
+            model(Scripted()),
+            "one_shot",
+            ["test"],
+            run_of(ad_pl, tmp_path, directory=replace(read_ad_pl(ad_pl), inspections=tuple(bare))),
+        )

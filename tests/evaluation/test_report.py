@@ -1,0 +1,114 @@
+"""The metrics file and the tables."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sage_trl.errors import DataError
+from sage_trl.evaluation.demo_summary import STAGES, demo_summary, write_demo_summary
+from sage_trl.evaluation.predictions import SETTINGS, results_key
+from sage_trl.evaluation.report import merge_metrics, print_table, read_metrics, results_table
+from sage_trl.storage import read_json, write_json
+
+CONTROLS = [("sfe", "blank_image"), ("sfe", "no_facts")]
+
+
+def figures(accuracy: float | None = 0.8) -> dict[str, Any]:
+    return {
+        "accuracy": accuracy,
+        "accuracy_by_level": {"standard_comparison": 0.9},
+        "accuracy_macro": accuracy,
+        "acc_g": 0.25,
+        "acc_g_by_level": {"standard_comparison": 0.25},
+        "unreadable": 3,
+        "questions": 40,
+        "open": 0,
+        "groups": 8,
+        "majority_accuracy": 0.5,
+        "sbert": None,
+        "mle_rule": {"type": 4.0, "location": 3.0, "logic": 2.0, "mean": 3.0},
+        "intervals": {"accuracy": [0.7, 0.9], "acc_g": [0.0, 0.5]},
+    }
+
+
+def demo_results(splits: list[str]) -> dict[str, dict[str, Any]]:
+    results = {
+        stage: {results_key(setting, split, None): figures() for setting in SETTINGS for split in splits}
+        for stage in STAGES
+    }
+    for stage, control in CONTROLS:
+        results[stage] |= {results_key("one_shot", split, control): figures(0.5) for split in splits}
+    return results
+
+
+def test_merging_keeps_other_models_and_settings(tmp_path: Path) -> None:
+    merge_metrics(tmp_path, {"sfe": {"one_shot": figures(0.1)}})
+    merge_metrics(tmp_path, {"sfe": {"zero_shot": figures(0.2)}, "edpo": {"one_shot": figures(0.3)}})
+    path = merge_metrics(tmp_path, {"sfe": {"one_shot": figures(0.4)}})
+
+    merged = read_metrics(path)
+    assert merged["sfe"]["one_shot"]["accuracy"] == 0.4
+    assert merged["sfe"]["zero_shot"]["accuracy"] == 0.2
+    assert merged["edpo"]["one_shot"]["accuracy"] == 0.3
+
+
+@pytest.mark.parametrize("content", [[], {"sfe": 0.5}, {"sfe": {"one_shot": 0.5}}])
+def test_a_file_that_holds_something_else_is_not_overwritten(tmp_path: Path, content: Any) -> None:
+    write_json(tmp_path / "metrics.json", content)
+
+    with pytest.raises(DataError, match=r"metrics.json: is not"):
+        merge_metrics(tmp_path, {"sfe": {"one_shot": figures()}})
+
+    assert read_json(tmp_path / "metrics.json") == content
+
+
+def test_table_shows_fractions_as_percentages() -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(results_table({"sfe": {"one_shot": figures(), "zero_shot": figures(None)}}))
+
+    first, second = [line for line in console.export_text().splitlines() if "_shot" in line]
+    assert [cell.strip() for cell in first.strip("│").split("│")] == (
+        ["sfe", "one_shot", "80.0", "70-90", "90.0", "-", "-", "80.0", "25.0", "50.0", "3", "3.00", "40"]
+    )
+    assert [cell.strip() for cell in second.strip("│").split("│")][2] == "-"
+
+
+def test_a_table_is_printed_whole_on_a_narrow_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(results_table({"a_model_with_a_long_name": {"one_shot@unseen+shuffled_reference": figures()}}))
+
+    assert "one_shot@unseen+shuffled_reference" in capsys.readouterr().out
+
+
+def test_demo_summary(tmp_path: Path) -> None:
+    merge_metrics(tmp_path / "evaluation", demo_results(["test", "unseen"]))
+
+    table = write_demo_summary(tmp_path, tmp_path / "evaluation", ["test", "unseen"], CONTROLS, "demo")
+
+    summary = read_json(tmp_path / "summary.json")
+    assert len(summary) == 4 * 2 * 2
+    assert summary[0] == {
+        "stage": "sft",
+        "setting": "zero_shot",
+        "split": "test",
+        "accuracy": 0.8,
+        "acc_g": 0.25,
+        "mle_rule": 3.0,
+        "unreadable": 3,
+        "majority_accuracy": 0.5,
+        "accuracy_by_level": {"standard_comparison": 0.9},
+        "questions": 40,
+    }
+    assert table.row_count == 4 * 2 * 2 + 2 * len(CONTROLS)
+
+
+def test_demo_summary_names_a_missing_result(tmp_path: Path) -> None:
+    results = demo_results(["test"])
+    del results["dpo"]["one_shot"]
+
+    with pytest.raises(DataError, match="no result 'one_shot' of 'dpo'"):
+        demo_summary(results, ["test"], tmp_path / "metrics.json")

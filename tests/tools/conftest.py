@@ -1,0 +1,36 @@
+"""Fixtures: a small dataset on disk, and tools run as users run them."""
+
+from __future__ import annotations
+
+import runpy
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.evaluation.small_ad_pl import write_small_ad_pl
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+@pytest.fixture
+def ad_pl(tmp_path: Path) -> Path:
+    """An AD-PL directory of five groups, see `write_small_ad_pl`."""
+    return write_small_ad_pl(tmp_path / "ad_pl")
+
+
+@pytest.fixture
+def run_tool_file(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """Runs a tool's file as `python tools/NAME.py ARGUMENTS` would, in this process; returns the exit code."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(name: str, *arguments: str | Path) -> int:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(TOOLS / name), run_name="__main__")
+        return int(stopped.value.code or 0)
+
+    yield run
+    signal.signal(signal.SIGTERM, before)

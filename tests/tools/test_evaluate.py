@@ -1,0 +1,162 @@
+"""`tools/evaluate.py`: the whole path with a tiny model, and every mistake a user can make."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sage_trl.models.tiny import TinySize, build_tiny_internvl
+from sage_trl.storage import read_json, write_json
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "evaluate.py"
+RunTool = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved tiny model with random weights."""
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    size = TinySize(image_size=32, vision_layers=1, text_layers=1, vision_width=32, text_width=32)
+    made, processor = build_tiny_internvl(["Is the part scratched? Yes, a scratch.", "No, fine."] * 3, size)
+    made.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def arguments(model: Path, ad_pl: Path, tmp_path: Path) -> list[str]:
+    output = str(tmp_path / "out")
+    return ["--model", str(model), "--dataset", str(ad_pl), "--output", output, "--max-new-tokens", "4"]
+
+
+def test_whole_path(
+    run_tool_file: RunTool, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run_tool_file(
+        "evaluate.py", *arguments, "--setting", "zero_shot", "one_shot", "--split", "test", "unseen", "--judge", "rule"
+    )
+
+    assert code == 0
+    metrics = read_json(tmp_path / "out" / "metrics.json")
+    assert list(metrics) == ["tiny"]
+    assert sorted(metrics["tiny"]) == ["one_shot", "one_shot@unseen", "zero_shot", "zero_shot@unseen"]
+    one_shot = metrics["tiny"]["one_shot"]
+    assert (one_shot["questions"], one_shot["groups"], one_shot["majority_accuracy"]) == (8, 4, 0.5)
+    assert 1 <= one_shot["mle_rule"]["mean"] <= 5
+    shown = capsys.readouterr()
+    assert "one_shot@unseen" in shown.out
+    assert "metrics.json" in shown.out
+
+
+def test_again_with_controls_keeps_what_is_there(run_tool_file: RunTool, arguments: list[str], tmp_path: Path) -> None:
+    one_shot = [*arguments, "--setting", "one_shot", "--quiet"]
+
+    assert run_tool_file("evaluate.py", *one_shot) == 0
+    assert run_tool_file("evaluate.py", *one_shot, "--control", "blank_image", "shuffled_reference") == 0
+    assert run_tool_file("evaluate.py", *one_shot, "--no-facts") == 0
+
+    assert sorted(read_json(tmp_path / "out" / "metrics.json")["tiny"]) == [
+        "one_shot",
+        "one_shot+blank_image",
+        "one_shot+no_facts",
+        "one_shot+shuffled_reference",
+    ]
+    lines = (tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len({json.loads(line)["key"] for line in lines}) == len(lines) == 4 * 8
+
+
+def test_quiet_prints_nothing(run_tool_file: RunTool, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_tool_file("evaluate.py", *arguments, "--setting", "zero_shot", "--limit", "1", "--quiet") == 0
+
+    assert capsys.readouterr().out == ""
+
+
+def test_a_model_that_wants_no_facts_needs_none(
+    run_tool_file: RunTool, arguments: list[str], model: Path, ad_pl: Path, tmp_path: Path
+) -> None:
+    (ad_pl / "facts.jsonl").unlink()
+    note = model / "sage_inference.json"
+    write_json(note, {"use_facts": False, "reference_in_prompt": True, "stage": "sft"})
+    try:
+        assert run_tool_file("evaluate.py", *arguments, "--setting", "one_shot", "--quiet") == 0
+    finally:
+        note.unlink()
+    assert list(read_json(tmp_path / "out" / "metrics.json")["tiny"]) == ["one_shot"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (["--split", "validation"], "no split 'validation'"),
+        (["--dataset", "nowhere"], "nowhere"),
+        (["--model", "runs_that/are/not_there", "/nowhere/model"], "no such model directory"),
+    ],
+)
+def test_mistakes_end_with_2_and_one_message(
+    run_tool_file: RunTool,
+    arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
+    changes: list[str],
+    expected: str,
+) -> None:
+    assert run_tool_file("evaluate.py", *arguments, "--setting", "one_shot", *changes) == 2
+
+    shown = capsys.readouterr().err
+    assert expected in shown
+    assert "remedy:" in shown
+    assert "Traceback" not in shown
+
+
+def test_missing_facts_name_the_tool(
+    run_tool_file: RunTool, arguments: list[str], ad_pl: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (ad_pl / "facts.jsonl").unlink()
+
+    assert run_tool_file("evaluate.py", *arguments, "--setting", "one_shot") == 2
+    assert "facts.jsonl: no such file" in capsys.readouterr().err
+
+
+def test_two_models_of_one_name_are_refused(
+    run_tool_file: RunTool, arguments: list[str], model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_tool_file("evaluate.py", *arguments, "--setting", "one_shot", "--model", model, model) == 2
+    assert "would both be called 'tiny'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--setting", "two_shot"],
+        ["--setting", "one_shot", "--limit", "0"],
+        ["--setting", "one_shot", "--control", "blank"],
+        ["--setting", "one_shot", "--control", "blank_image", "--no-facts"],
+    ],
+)
+def test_usage_errors_on_the_real_command_line(arguments: list[str]) -> None:
+    required = ["--model", "m", "--dataset", "d", "--output", "o"] if arguments else []
+    finished = subprocess.run(
+        [sys.executable, str(TOOL), *required, *arguments], capture_output=True, text=True, check=False
+    )
+
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("usage:")
+    assert finished.stdout == ""
+
+
+def test_a_mistake_on_the_real_command_line(arguments: list[str]) -> None:
+    finished = subprocess.run(
+        [sys.executable, str(TOOL), *arguments, "--setting", "one_shot", "--dataset", "nowhere"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("error: nowhere")
+    assert len(finished.stderr.splitlines()) <= 5

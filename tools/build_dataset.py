@@ -1,0 +1,84 @@
+"""Build an AD-PL dataset from a source: python tools/build_dataset.py --source synthetic --output data/synthetic."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from sage_trl.command_line import run_tool
+from sage_trl.data.building import LevelCount, build_dataset
+from sage_trl.data.sources import SOURCES, SourceOptions, open_source
+
+
+def _group_count(text: str) -> tuple[str, int]:
+    split, _, count = text.partition("=")
+    if not split or not count.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not SPLIT=NUMBER, such as train=600")
+    return split, int(count)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", required=True, help=f"one of {', '.join(sorted(SOURCES))}")
+    parser.add_argument("--root", type=Path, help="directory of the source's files; not needed for synthetic")
+    parser.add_argument("--output", required=True, type=Path, help="dataset directory to write")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--groups",
+        nargs="+",
+        type=_group_count,
+        default=[],
+        metavar="SPLIT=NUMBER",
+        help="parts per split (synthetic), or at most this many (deep_pcb); 0 leaves a split out",
+    )
+    parser.add_argument("--image-size", type=int, help="side of the pictures or crops in pixels")
+    parser.add_argument("--defective-share", type=float, default=0.6, help="share of parts with a defect")
+    parser.add_argument("--crops-per-defect", type=int, default=2, help="deep_pcb: shifted crops of each defect")
+    parser.add_argument("--force", action="store_true", help="replace a dataset that is at --output")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    return parser.parse_args()
+
+
+def _table(counts: list[LevelCount]) -> Table:
+    table = Table("split", "level", "groups", "defective", "questions", "yes")
+    for row in counts:
+        yes = f"{row.yes / row.questions:.1%}"
+        table.add_row(row.split, row.level, str(row.groups), str(row.defective), str(row.questions), yes)
+    return table
+
+
+def main() -> int:
+    arguments = _parse()
+    console = Console(quiet=arguments.quiet)
+    options = SourceOptions(
+        root=arguments.root,
+        seed=arguments.seed,
+        groups=dict(arguments.groups),
+        image_size=arguments.image_size,
+        defective_share=arguments.defective_share,
+        crops_per_defect=arguments.crops_per_defect,
+    )
+    source = open_source(arguments.source)
+    columns = (SpinnerColumn(), TextColumn("{task.completed} parts"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True, quiet=arguments.quiet)) as progress:
+        task = progress.add_task("build", total=None)
+        info, counts = build_dataset(
+            source,
+            options,
+            arguments.output,
+            force=arguments.force,
+            progress=lambda done: progress.update(task, completed=done),
+        )
+    console.print(_table(counts))
+    console.print(f"groups: {', '.join(f'{split} {number}' for split, number in info.splits.items())}")
+    console.print(f"licence: {info.licence}")
+    console.print(f"written: {arguments.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_tool(main)

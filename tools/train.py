@@ -1,0 +1,31 @@
+"""Train a stage: accelerate launch tools/train.py RECIPE [--key value ...]."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from rich.console import Console
+
+from sage_trl.command_line import run_tool
+from sage_trl.recipe import load_recipe
+from sage_trl.training import run_training
+
+
+def main() -> int:
+    """Parse, train, print where the model lies."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="Every recipe key can be overridden: --learning_rate 1e-5, --resume, ..."
+    )
+    parser.add_argument("recipe", type=Path, help="YAML recipe, for example recipes/sfe.yaml")
+    known, overrides = parser.parse_known_args()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    console = Console(stderr=True)
+    directory = run_training(load_recipe(known.recipe, overrides), console)
+    console.print(f"saved {directory}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_tool(main)
