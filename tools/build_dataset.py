@@ -74,9 +74,9 @@ def main() -> int:
             progress=lambda done: progress.update(task, completed=done),
         )
     console.print(_table(counts))
-    console.print(f"groups: {', '.join(f'{split} {number}' for split, number in info.splits.items())}")
-    console.print(f"licence: {info.licence}")
-    console.print(f"written: {arguments.output}")
+    console.print(f"groups: {', '.join(f'{split} {number}' for split, number in info.splits.items())}", soft_wrap=True)
+    console.print(f"licence: {info.licence}", soft_wrap=True)
+    console.print(f"written: {arguments.output}", soft_wrap=True)
     return 0
 
 

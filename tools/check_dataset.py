@@ -34,8 +34,8 @@ def main() -> int:
         raise DataError(f"{len(faults)} faults in {arguments.dataset}\n{shown}{rest}")
     console = Console(quiet=arguments.quiet)
     for name, count in unusual_shapes(arguments.dataset).items():
-        console.print(f"note: {name}: {count}")
-    console.print(f"{arguments.dataset}: no fault found")
+        console.print(f"note: {name}: {count}", soft_wrap=True)
+    console.print(f"{arguments.dataset}: no fault found", soft_wrap=True)
     return 0
 
 

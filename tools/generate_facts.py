@@ -42,7 +42,7 @@ def main() -> int:
             output,
             lambda done, total: progress.update(task, completed=done, total=total),
         )
-    Console(quiet=arguments.quiet).print(f"{output}: facts written for {written} images")
+    Console(quiet=arguments.quiet).print(f"{output}: facts written for {written} images", soft_wrap=True)
     return 0
 
 

@@ -59,9 +59,9 @@ def main() -> int:
     shares = ", ".join(
         f"{rank + 1}-{rank + 2} {count / summary.questions:.1%}" for rank, count in sorted(summary.min_ranks.items())
     )
-    console.print(f"minimum pairs by rank: {shares}")
-    console.print(f"dH_max < dH_min in {summary.max_below_min} of {summary.questions} questions")
-    console.print(f"written: {output} ({len(scores)} scores by {judge.name})")
+    console.print(f"minimum pairs by rank: {shares}", soft_wrap=True)
+    console.print(f"dH_max < dH_min in {summary.max_below_min} of {summary.questions} questions", soft_wrap=True)
+    console.print(f"written: {output} ({len(scores)} scores by {judge.name})", soft_wrap=True)
     return 0
 
 

@@ -165,7 +165,8 @@ class _RateColumn(ProgressColumn):
     """Questions per second."""
 
     def render(self, task: Task) -> Text:
-        return Text("-" if task.speed is None else f"{task.speed:.1f}/s")
+        speed = task.finished_speed or task.speed
+        return Text("-" if speed is None else f"{speed:.1f}/s")
 
 
 def _progress(quiet: bool) -> Progress:

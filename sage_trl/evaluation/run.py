@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from sage_trl.data.dataset import read_ad_pl
 from sage_trl.errors import DataError
@@ -61,6 +62,8 @@ def run_evaluation(options: EvaluationOptions) -> Results:
     directory = read_ad_pl(options.dataset)
     wants_facts = options.use_facts and any(setting.use_facts for setting in settings.values())
     facts = read_facts(options.dataset / FACTS_FILE) if wants_facts else None
+    if options.quiet:
+        disable_progress_bar()  # of the weights being loaded
     results: Results = {}
     for name, path in _by_name(options.models).items():
         inference = settings[path]

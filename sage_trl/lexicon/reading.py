@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from sage_trl.lexicon.defects import GOOD_PART, KNOWN_TYPES, terms_for
 from sage_trl.lexicon.places import CELLS, HALVES
@@ -61,8 +62,15 @@ def read_sentence(text: str, extra_types: Iterable[str] = ()) -> Reading:
     plain = " ".join(re.sub(r"[^\w.,;:!?]+", " ", text.lower()).split())
     plain = re.sub(r"(?<=\w)[.,;:!?]+", " ,", plain)
     body = re.sub(r"^(?:answer\W+)?(?:yes|no)\b", "", plain)
-    names = tuple(dict.fromkeys((*KNOWN_TYPES, *extra_types)))
-    claimed, denied = _read_types(body, names)
+    extra = frozenset(extra_types)
+    names = tuple(dict.fromkeys((*extra, *KNOWN_TYPES)))
+    nouns = _longest(_spans(body, names, _noun_pattern), extra)
+    negated = {span: _NEGATED.search(body[: span.start]) is not None for span in nouns}
+    claimed = {span.name for span in nouns if not negated[span]}
+    denied = {span.name for span in nouns if negated[span]}
+    # A noun of a type that the lexicon lacks may be a clue of one that it has ("rust"): there it is the noun.
+    own = [span for span in nouns if span.name in extra]
+    clues = [span for span in _spans(body, (*names, GOOD_PART.name), _clue_pattern) if not _is_inside(span, own)]
     return Reading(
         verdict=read_verdict(text),
         types=frozenset(claimed),
@@ -70,21 +78,31 @@ def read_sentence(text: str, extra_types: Iterable[str] = ()) -> Reading:
         denial=_DENIAL.search(body) is not None and not claimed,
         places=tuple(dict.fromkeys(_place_name(found) for found in _PLACES.finditer(body))),
         everywhere=_EVERYWHERE.search(body) is not None,
-        reasons=frozenset(name for name in (*names, GOOD_PART.name) if _clue_pattern(name).search(body)),
+        reasons=frozenset(span.name for span in _longest(clues, extra)),
     )
 
 
-def _read_types(body: str, names: tuple[str, ...]) -> tuple[set[str], set[str]]:
-    """Types claimed and types denied. Where nouns overlap ("dent", "dent line"), the longest is the one meant."""
-    found = [(match.start(), match.end(), name) for name in names for match in _noun_pattern(name).finditer(body)]
-    claimed: set[str] = set()
-    denied: set[str] = set()
-    for start, end, name in found:
-        if any(s <= start and end <= e and e - s > end - start for s, e, _ in found):
-            continue
-        negated = _NEGATED.search(body[:start]) is not None
-        (denied if negated else claimed).add(name)
-    return claimed, denied
+class _Span(NamedTuple):
+    start: int
+    end: int
+    name: str
+
+
+def _spans(body: str, names: Iterable[str], pattern: Callable[[str], re.Pattern[str]]) -> list[_Span]:
+    return [_Span(found.start(), found.end(), name) for name in names for found in pattern(name).finditer(body)]
+
+
+def _longest(spans: Iterable[_Span], preferred: frozenset[str]) -> list[_Span]:
+    """Of spans that lie in one another ("scratch" in "deep scratch") the longest, of equal ones a preferred one."""
+    kept: list[_Span] = []
+    for span in sorted(spans, key=lambda span: (span.start - span.end, span.name not in preferred)):
+        if not any(other.start <= span.start and span.end <= other.end for other in kept):
+            kept.append(span)
+    return kept
+
+
+def _is_inside(span: _Span, others: Iterable[_Span]) -> bool:
+    return any(o.start <= span.start and span.end <= o.end and o.name != span.name for o in others)
 
 
 @cache

@@ -15,6 +15,10 @@ PatchFeature = Literal["patch", "difference"]
 # Similarity matrices are computed for as many rows of a batch at once as keep them below this number of elements.
 MAX_SIMILARITY_ELEMENTS = 2**26
 
+# Large on purpose, in units of the image tokens' mean square: a small difference to the reference must stay small. A
+# tiny epsilon would blow the noise of a flawless part up to the size of a defect.
+FUSION_NORM_EPS = 0.1
+
 
 def cosine_similarity(test: Tensor, reference: Tensor) -> Tensor:
     """Cosine of every test patch with every reference patch in fp32: `[B, P, C]`, `[B, R, C]` -> `[B, P, R]`."""
@@ -159,7 +163,7 @@ class FusionAttention(nn.Module):
         self.query = FusionLinear(hidden_size, hidden_size, bias=False)
         self.key = FusionLinear(hidden_size, hidden_size, bias=False)
         self.value = FusionLinear(hidden_size, hidden_size, bias=False)
-        self.norm = nn.LayerNorm(hidden_size)
+        self.norm = nn.LayerNorm(hidden_size, eps=FUSION_NORM_EPS)
         self.projection = FusionLinear(hidden_size, hidden_size)
 
     def forward(self, facts: Tensor, patches: ComparisonPatches, image_rms: Tensor) -> Tensor:

@@ -20,6 +20,10 @@ MOST_PER_PROBE: dict[Probe, int] = {"presence": 2, "type": 2, "place": 3, "cause
 _CLIP = 4
 
 
+# Inspectors mostly ask for what may be wrong ("Is there a scratch?"); the opposite wording is the exception.
+NEGATIVE_COST = 4.0
+
+
 class Balance:
     """Counts of yes and no of one split, and the choice of the next group's questions."""
 
@@ -50,7 +54,7 @@ class Balance:
 
     def _cost(self, scene: Scene, level: Level, asked: Asked) -> float:
         sign = 1 if asked.verdict else -1
-        cost = self._rng.random()
+        cost = self._rng.random() + (0.0 if asked.template.positive else NEGATIVE_COST)
         for weight, key in _keys(scene, level, asked):
             surplus = sign * self._surplus[key]
             cost += weight * max(-_CLIP, min(_CLIP, surplus))

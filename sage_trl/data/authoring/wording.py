@@ -43,10 +43,10 @@ _TAILS = (
     "in the two views of it that we had",
 )
 _FILLERS = ("", *(f", {head} {tail}".rstrip() for head in _HEADS for tail in _TAILS))
-_FILLER_LENGTHS = tuple((len(filler.split()), len(filler)) for filler in _FILLERS)
+_FILLER_LENGTHS = tuple((len(filler.strip(", ").split()), len(filler)) for filler in _FILLERS)
 DRAWS = 8
 # Short answers are cheaper to train on; beyond this many words a length is taken only if no shorter one is common.
-FEW_WORDS = 20
+FEW_WORDS = 15
 # Characters by which answers of one question may differ; if no length is common to all, the next is tried.
 LETTER_STEPS = (2, 4, 8, 16, 1000)
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from PIL import Image
 
+from sage_trl.errors import DataError
 from sage_trl.records import Defect
 
 
@@ -56,6 +57,18 @@ class SourceOptions:
     image_size: int | None = None
     defective_share: float = 0.6
     crops_per_defect: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no source can work with.
+
+        Raises:
+            DataError: names the option.
+        """
+        if not 0.1 <= self.defective_share <= 0.9:
+            remedy = "use 0.1 to 0.9: questions on good parts and on bad ones are needed"
+            raise DataError(f"defective share {self.defective_share} is out of range\n  remedy: {remedy}")
+        if self.crops_per_defect < 1:
+            raise DataError(f"crops per defect {self.crops_per_defect} is out of range\n  remedy: use 1 or more")
 
 
 class Source(Protocol):

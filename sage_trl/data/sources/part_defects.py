@@ -89,12 +89,12 @@ def _scratch(blueprint: Blueprint, rng: np.random.Generator) -> Damage | None:
     ]
     if not all(inside(blueprint.outline, point, 1.0) for point in line):
         return None
-    colour = contrasting(blueprint.body, rng, 120.0)
+    colour = contrasting(blueprint.body, rng, 140.0)
 
     def paint(picture: Image.Image) -> Image.Image:
         scale = picture.width / SIDE
         pen = ImageDraw.Draw(picture)
-        pen.line([(x * scale, y * scale) for x, y in line], fill=colour, width=round(2.0 * scale), joint="curve")
+        pen.line([(x * scale, y * scale) for x, y in line], fill=colour, width=round(3.0 * scale), joint="curve")
         return picture
 
     return Damage(blueprint, paint)

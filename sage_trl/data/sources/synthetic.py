@@ -33,8 +33,8 @@ from sage_trl.records import Defect
 DEFAULT_GROUPS = {"train": 1200, "validation": 150, "test": 150, "unseen": 100}
 DEFAULT_SIZE = 64
 SUPERSAMPLING = 4
-MAX_SHIFT = 2.0
-NOISE = 3.0
+MAX_SHIFT = 1.0
+NOISE = 2.0
 # A defect below these (levels of 0-255, units of 1/64 of the side) is drawn anew: it would be a matter of luck to see.
 VISIBLE_CHANGE, MIN_STRENGTH, MIN_EXTENT = 24, 55.0, 10.0
 MAX_DRAWS = 400
@@ -171,8 +171,8 @@ def _changed_box(good: NDArray[np.float64], damaged: NDArray[np.float64]) -> tup
 
 def _random_view(rng: np.random.Generator, max_shift: float) -> View:
     x, y = (float(value) for value in rng.uniform(-max_shift, max_shift, 2))
-    slope_x, slope_y = (float(value) for value in rng.uniform(-0.06, 0.06, 2))
-    return View((x, y), float(rng.uniform(0.93, 1.07)), (slope_x, slope_y))
+    slope_x, slope_y = (float(value) for value in rng.uniform(-0.03, 0.03, 2))
+    return View((x, y), float(rng.uniform(0.96, 1.04)), (slope_x, slope_y))
 
 
 def _scaled_drawing(part: Damage, view: View, pixels: int) -> NDArray[np.float64]:

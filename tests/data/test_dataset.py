@@ -1,0 +1,183 @@
+"""Reading, writing and checking AD-PL directories; images opened with care."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sage_trl.data.building import build_dataset
+from sage_trl.data.dataset import AdPlDirectory, read_ad_pl, write_ad_pl
+from sage_trl.data.images import open_image
+from sage_trl.data.sources import SourceOptions, open_source
+from sage_trl.data.validation import check_dataset, unusual_shapes
+from sage_trl.errors import DataError
+from sage_trl.storage import file_sha256, read_json, write_json
+
+GROUPS = {"train": 4, "validation": 1, "test": 1, "unseen": 0}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("built") / "ad_pl"
+    build_dataset(open_source("synthetic"), SourceOptions(groups=GROUPS), root)
+    return root
+
+
+@pytest.fixture
+def dataset(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "ad_pl"))
+
+
+def change_lines(root: Path, change) -> None:
+    """Rewrite ad_pl.jsonl with its rows changed in place, and correct the digest."""
+    path = root / "ad_pl.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    change(rows)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    info = read_json(root / "dataset.json")
+    write_json(root / "dataset.json", {**info, "sha256": file_sha256(path)})
+
+
+def test_info_and_select(built: Path) -> None:
+    data = read_ad_pl(built)
+    assert data.info.splits == {"train": 4, "validation": 1, "test": 1}
+    assert data.info.sources == {"synthetic": data.info.licence}
+    assert len(data.select(["train", "test"])) == 5
+    assert len(data.select(datasets=["synthetic"])) == len(data.select()) == 6
+    with pytest.raises(DataError, match=r"no split 'tset'[\s\S]*test, train, validation"):
+        data.select(["tset"])
+    with pytest.raises(DataError, match="no dataset 'mpdd'"):
+        data.select(datasets=["mpdd"])
+
+
+def test_written_rows_are_read_back(built: Path, tmp_path: Path) -> None:
+    data = read_ad_pl(built)
+    shutil.copytree(built / "images", tmp_path / "copy" / "images")
+    written = write_ad_pl(tmp_path / "copy", data.inspections[:3], data.info)
+    again = read_ad_pl(tmp_path / "copy")
+    assert again.inspections == data.inspections[:3]
+    assert again.info == written and sum(written.splits.values()) == 3
+
+
+def test_missing_image(dataset: Path) -> None:
+    data = read_ad_pl(dataset)
+    data.image_path(data.inspections[2].test_image).unlink()
+    with pytest.raises(DataError, match=r"ad_pl\.jsonl:3: field 'test_image': no image at"):
+        read_ad_pl(dataset)
+
+
+def test_duplicate_id_names_both_lines(dataset: Path) -> None:
+    change_lines(dataset, lambda rows: rows[4].update(id=rows[1]["id"]))
+    with pytest.raises(DataError, match=r"ad_pl\.jsonl:5: .*line 2 already"):
+        read_ad_pl(dataset)
+
+
+def test_changed_file(dataset: Path) -> None:
+    with (dataset / "ad_pl.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write("\n")
+    with pytest.raises(DataError, match="sha256"):
+        read_ad_pl(dataset)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda row: row.pop("level"), "level"),
+        (lambda row: row.update(defects="none"), "defects"),
+        (lambda row: row["questions"][0].update(answers=["Yes.", "No.", " "]), "answers"),
+        (lambda row: row.update(test_image="../outside.png"), "leaves the dataset's directory"),
+        (lambda row: row.update(test_image="/etc/outside.png"), "is absolute"),
+        (lambda row: row.update(extra=1), "extra"),
+    ],
+)
+def test_faulty_rows_name_line_and_field(dataset: Path, change, said: str) -> None:
+    change_lines(dataset, lambda rows: change(rows[1]))
+    with pytest.raises(DataError, match=r"ad_pl\.jsonl:2: ") as caught:
+        read_ad_pl(dataset)
+    assert said in str(caught.value)
+
+
+def test_no_directory_and_no_rows(tmp_path: Path, dataset: Path) -> None:
+    with pytest.raises(DataError, match="no such dataset directory"):
+        read_ad_pl(tmp_path / "nowhere")
+    change_lines(dataset, list.clear)
+    with pytest.raises(DataError, match="holds no group"):
+        read_ad_pl(dataset)
+
+
+def test_check_finds_every_fault(dataset: Path) -> None:
+    assert check_dataset(dataset) == []
+    data = read_ad_pl(dataset)
+    data.image_path(data.inspections[3].test_image).write_bytes(b"not an image")
+
+    def spoil(rows: list[dict]) -> None:
+        rows[0]["level"] = "none"
+        rows[1]["id"] = rows[2]["id"]
+        rows[4]["reference_image"] = "images/gone.png"
+
+    change_lines(dataset, spoil)
+    said = [str(fault) for fault in check_dataset(dataset)]
+    assert len(said) == 5
+    for part in (
+        "jsonl:1: field 'level'",
+        "jsonl:3: field 'id'",
+        "unreadable image",
+        "jsonl:5: field 'reference",
+        "splits",
+    ):
+        assert any(part in fault for fault in said), part
+
+
+def test_check_without_info_and_with_broken_json(dataset: Path) -> None:
+    (dataset / "dataset.json").unlink()
+    with (dataset / "ad_pl.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write("{broken\n")
+    said = [str(fault) for fault in check_dataset(dataset)]
+    assert len(said) == 2 and "dataset.json" in said[0] and "jsonl:7: not JSON" in said[1]
+    assert "no such file" in str(check_dataset(dataset / "images")[0])
+
+
+def test_other_shapes_are_counted(dataset: Path) -> None:
+    assert unusual_shapes(dataset) == {}
+    change_lines(dataset, lambda rows: rows[0].update(questions=rows[0]["questions"][:3]))
+    assert unusual_shapes(dataset) == {"groups without five questions": 1}
+
+
+def test_open_image(tmp_path: Path) -> None:
+    Image.new("L", (5, 4), 7).save(tmp_path / "grey.png")
+    assert open_image(tmp_path / "grey.png").getpixel((0, 0)) == (7, 7, 7)
+    Image.new("RGB", (64, 64)).save(tmp_path / "cut.jpg")
+    content = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
+    Image.new("RGB", (8, 8)).save(tmp_path / "other.gif")
+    for name in ("cut.jpg", "other.gif", "absent.png"):
+        with pytest.raises(DataError, match=name):
+            open_image(tmp_path / name)
+
+
+def test_too_many_pixels(tmp_path: Path) -> None:
+    Image.new("1", (8000, 7000)).save(tmp_path / "huge.png")
+    with pytest.raises(DataError, match="image of 8000x7000 pixels"):
+        open_image(tmp_path / "huge.png")
+
+
+def test_a_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> list:
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr("sage_trl.data.building.author_inspections", fail)
+    with pytest.raises(RuntimeError, match="stopped"):
+        build_dataset(open_source("synthetic"), SourceOptions(groups=GROUPS), tmp_path / "ad_pl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_seed_builds_the_same_dataset(built: Path, tmp_path: Path) -> None:
+    build_dataset(open_source("synthetic"), SourceOptions(groups=GROUPS), tmp_path / "again")
+    first: AdPlDirectory = read_ad_pl(built)
+    assert read_ad_pl(tmp_path / "again").info == first.info
+    names = sorted(path.relative_to(built) for path in built.rglob("*.png"))
+    assert all(file_sha256(built / name) == file_sha256(tmp_path / "again" / name) for name in names)

@@ -1,0 +1,127 @@
+"""What the author can write, the judge reads back: types, places, reasons, verdict, denial."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sage_trl.lexicon import (
+    CELLS,
+    GOOD_PART,
+    HALVES,
+    KNOWN_TYPES,
+    article,
+    cell_of,
+    halves_of,
+    place_noun,
+    place_phrase,
+    place_score,
+    read_sentence,
+    read_verdict,
+    same_family,
+    terms_for,
+    touches,
+)
+
+TYPES = (*KNOWN_TYPES, "deep groove")
+fraction = st.floats(0.0, 0.9)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_nouns_are_read_as_their_type_and_denied_under_no(name: str) -> None:
+    for noun in terms_for(name).nouns:
+        said = read_sentence(f"Yes, there is {article(noun)} in the upper left.", ["deep groove"])
+        assert said.types == {name} and said.places == ("upper left",) and said.verdict is True
+        denied = read_sentence(f"No, there is no {noun} here.", ["deep groove"])
+        assert denied.types == frozenset() and denied.denied_types == {name} and denied.verdict is False
+
+
+@pytest.mark.parametrize("name", [*TYPES, GOOD_PART.name])
+def test_clauses_are_read_as_reasons_of_their_type_alone(name: str) -> None:
+    terms = GOOD_PART if name == GOOD_PART.name else terms_for(name)
+    for clause in (*terms.evidence, *terms.causes, *terms.consequences):
+        reading = read_sentence(f"Yes, because {clause}.", ["deep groove"])
+        assert reading.reasons == {name}, clause
+        assert not reading.places and not reading.everywhere and not reading.denial, clause
+        assert reading.types <= ({name} if name == "deep groove" else set()), clause
+
+
+@pytest.mark.parametrize("place", [*CELLS, *HALVES])
+def test_places_are_read_back(place: str) -> None:
+    assert read_sentence(f"Yes, there is a stain {place_phrase(place)}.").places == (place,)
+    assert read_sentence(f"The {place_noun(place)} is odd.").places == (place,)
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("Yes, it is.", True),
+        ("no", False),
+        ("  No. Nothing", False),
+        ("Answer: yes", True),
+        ("Nothing", None),
+        ("", None),
+    ],
+)
+def test_verdict_is_the_first_word(text: str, verdict: bool | None) -> None:
+    assert read_verdict(text) is verdict
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "there is no defect anywhere",
+        "it is free of defects",
+        "no visible fault can be seen",
+        "nothing is wrong",
+        "flawless",
+    ],
+)
+def test_denials(text: str) -> None:
+    assert read_sentence(f"No, {text}.").denial
+
+
+@pytest.mark.parametrize("text", ["there is a scratch", "the part differs", "nothing can be fixed to it", "a defect"])
+def test_no_denials(text: str) -> None:
+    assert not read_sentence(f"Yes, {text}.").denial
+
+
+def test_the_longest_noun_wins() -> None:
+    assert read_sentence("Yes, a deep scratch.", ["deep scratch"]).types == {"deep scratch"}
+    assert read_sentence("Yes, a scratch.", ["deep scratch"]).types == {"scratch"}
+
+
+def test_instead_of_denies() -> None:
+    reading = read_sentence("No, there is a stain instead of a scratch.")
+    assert reading.types == {"stain"} and reading.denied_types == {"scratch"}
+
+
+def test_cells_halves_and_scores_by_hand() -> None:
+    box = (0.05, 0.70, 0.25, 0.90)  # centre (0.15, 0.8): left column, lowest row
+    assert cell_of(box) == "lower left"
+    assert halves_of(box) == ("left half", "lower half")
+    assert place_score("lower left", box) == 5
+    assert place_score("left half", box) == 4
+    assert place_score("centre", box) == 3
+    assert place_score(None, box) == 2
+    assert place_score("upper left", box) == 1
+    assert place_score("upper half", box) == 1
+
+
+@given(fraction, fraction)
+def test_every_box_touches_its_own_cell_and_halves(x: float, y: float) -> None:
+    box = (x, y, x + 0.1, y + 0.1)
+    for place in (cell_of(box), *halves_of(box)):
+        assert touches(box, place)
+        assert place_score(place, box) >= 4
+
+
+def test_families_and_articles() -> None:
+    assert same_family("scratch", "stain") and not same_family("scratch", "deformation")
+    assert not same_family("rust", "dent")
+    assert [article("open circuit"), article("nick"), article("spurious copper")] == [
+        "an open circuit",
+        "a nick",
+        "spurious copper",
+    ]

@@ -1,0 +1,122 @@
+"""Recipes are read strictly: every key known, every value of its type, every message with a remedy."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sage_trl.errors import RecipeError
+from sage_trl.recipe import load_recipe, parse_overrides
+from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
+from sage_trl.trainer.sfe_config import SFEConfig
+from tests.conftest import REPOSITORY
+
+CPU = {"use_cpu": True, "bf16": False}
+MINIMAL = {"stage": "sfe", "model": "tiny", "dataset": "data", "output_dir": "runs/x", **CPU}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_recipe(**values) -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump({key: value for key, value in values.items() if value is not ...}))
+        return path
+
+    return write_recipe
+
+
+def test_values_reach_their_configuration_with_the_right_type(write):
+    recipe = load_recipe(write(**MINIMAL, learning_rate="2e-6", datasets=["mvtec"], tiny={"image_size": 32}))
+    assert isinstance(recipe.training, SFEConfig)
+    # YAML reads 2e-6 as text: it must become a number all the same.
+    assert recipe.training.learning_rate == 2e-6
+    assert recipe.training.max_length is None
+    assert recipe.run.datasets == ["mvtec"]
+    assert recipe.run.tiny_size.image_size == 32
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        ("sft", {"use_facts": False, "reference_in_prompt": True, "train_parts": ["projector", "language_model"]}),
+        ("sfe", {"use_facts": True, "train_parts": ["projector", "fusion", "language_model"]}),
+        ("dpo", {"eta": 0.0, "train_parts": ["projector", "language_model"]}),
+        ("edpo", {"eta": 1.0, "objective": "dpo"}),
+    ],
+)
+def test_each_stage_has_its_defaults(write, stage, expected):
+    training = load_recipe(write(**{**MINIMAL, "stage": stage})).training
+    assert {key: getattr(training, key) for key in expected} == expected
+
+
+def test_overrides_win_and_are_read_as_yaml(write):
+    words = ["--learning_rate", "1e-3", "--resume", "--datasets=[visa, mpdd]", "--reference-dropout", "0.5"]
+    recipe = load_recipe(write(**MINIMAL), words)
+    assert recipe.training.learning_rate == 1e-3
+    assert recipe.run.resume is True
+    assert recipe.run.datasets == ["visa", "mpdd"]
+    assert recipe.training.reference_dropout == 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"learnin_rate": 1e-3}, ["'learnin_rate'", "'learning_rate'"]),
+        ({"fusion_value": "patch"}, ["'fusion_value'", "'fusion_values'"]),
+        ({"tiny": {"image_sise": 32}}, ["'tiny.image_sise'", "'tiny.image_size'"]),
+        ({"learning_rate": "fast"}, ["'learning_rate'", "'fast'", "float"]),
+        ({"max_steps": 1.5}, ["'max_steps'", "1.5"]),
+        ({"fusion_keys": "patches"}, ["'fusion_keys'", "'patches'", "'difference'"]),
+        ({"train_parts": "fusion"}, ["'train_parts'", "'fusion'"]),
+        ({"stage": "dpoo"}, ["'dpoo'", "edpo"]),
+        ({"model": ...}, ["'model'"]),
+        ({"stage": "edpo", "loss_type": ["ipo"]}, ["loss_type", "ipo"]),
+    ],
+)
+def test_faults_name_key_value_and_remedy(write, change, words):
+    with pytest.raises(RecipeError) as error:
+        recipe = load_recipe(write(**{**MINIMAL, **change}))
+        _ = recipe.run.tiny_size
+    message = str(error.value)
+    assert "remedy:" in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("words", [["1e-3"], ["--"], ["--seed", "1", "2"]])
+def test_words_that_belong_to_no_key_are_refused(words):
+    with pytest.raises(RecipeError, match="belongs to no key"):
+        parse_overrides(words)
+
+
+@pytest.mark.parametrize(("text", "reason"), [("- a\n", "list"), ("a: [", "not YAML")])
+def test_a_file_that_is_no_recipe(tmp_path, text, reason):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=reason):
+        load_recipe(path)
+
+
+def test_a_missing_recipe(tmp_path):
+    with pytest.raises(RecipeError, match="no such recipe"):
+        load_recipe(tmp_path / "sfe.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_of_the_repository_is_valid(path):
+    recipe = load_recipe(path, ["--bf16", "false", "--use_cpu", "true"])
+    assert f"accelerate launch tools/train.py recipes/{path.relative_to(REPOSITORY / 'recipes')}" in path.read_text()
+    assert recipe.run.stage in path.stem
+
+
+def test_the_paper_s_values_are_in_the_recipes():
+    for name, config, dataset in (("sfe", SFEConfig, "mvtec"), ("edpo", EntropyDPOConfig, "visa")):
+        recipe = load_recipe(REPOSITORY / "recipes" / f"{name}.yaml", ["--bf16", "false", "--use_cpu", "true"])
+        training = recipe.training
+        assert isinstance(training, config)
+        assert training.learning_rate == 2e-6
+        assert training.per_device_train_batch_size * 8 == 32
+        assert training.warmup_steps == 1000
+        assert training.max_grad_norm == 1.0
+        assert recipe.run.datasets == [dataset]
+        assert "bf16: true" in (REPOSITORY / "recipes" / f"{name}.yaml").read_text()

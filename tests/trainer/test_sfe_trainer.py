@@ -1,0 +1,95 @@
+"""Stage 1: what trains, what the loss covers, and the fusion's own learning rate."""
+
+import pytest
+import torch
+from datasets import Dataset
+from torch.nn import functional
+
+from sage_trl.storage import read_json
+from sage_trl.trainer.sfe_config import SFEConfig
+from sage_trl.trainer.sfe_trainer import SFETrainer
+from tests.conftest import assistant, row
+
+
+def rows():
+    return [
+        row(index, reference=index != 1, completion=assistant("Yes, there is a scratch" + " here" * index + "."))
+        for index in range(4)
+    ]
+
+
+def make_trainer(tiny, tmp_path, **options):
+    settings = {
+        "per_device_train_batch_size": 4,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "report_to": "none",
+        "logging_steps": 1,
+        "learning_rate": 1e-2,
+        "max_steps": 2,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
+    args = SFEConfig(output_dir=str(tmp_path), **{**settings, **options})
+    return SFETrainer(tiny[0], args, train_dataset=Dataset.from_list(rows()), processing_class=tiny[1])
+
+
+def test_projector_fusion_and_language_model_move_and_the_vision_encoder_does_not(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path)
+    before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+    trainer.train()
+    moved = {
+        name for name, parameter in trainer.model.named_parameters() if not torch.equal(before[name], parameter)
+    }
+    for part in ("model.multi_modal_projector.", "model.fusion.", "model.language_model.layers.", "lm_head."):
+        assert any(name.startswith(part) for name in moved), part
+    frozen = ("model.vision_tower.", "model.language_model.embed_tokens.")
+    assert not [name for name in moved if name.startswith(frozen)]
+
+
+def test_the_loss_is_the_mean_over_answer_tokens(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path)
+    batch = trainer.data_collator(rows())
+    loss = trainer.compute_loss(trainer.model, dict(batch)).item()
+    labels = batch["labels"]
+    logits = trainer.model(**{key: value for key, value in batch.items() if key != "labels"}).logits
+    expected = functional.cross_entropy(logits[:, :-1].double().flatten(0, 1), labels[:, 1:].flatten())
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    text = trainer.processing_class.tokenizer.decode(labels[2][labels[2] != -100])
+    assert text == "Yes, there is a scratch here here.<|im_end|>\n"
+
+
+def test_the_fusion_may_have_a_learning_rate_of_its_own(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path, fusion_learning_rate=0.5, learning_rate=1e-3)
+    trainer.create_optimizer()
+    rates = {}
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    for group in trainer.optimizer.param_groups:
+        for parameter in group["params"]:
+            rates[names[id(parameter)]] = group["lr"]
+    assert {rate for name, rate in rates.items() if name.startswith("model.fusion.")} == {0.5}
+    assert {rate for name, rate in rates.items() if not name.startswith("model.fusion.")} == {1e-3}
+    assert set(rates) == {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+
+
+def test_reference_dropout_hides_the_same_questions_every_time(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path, reference_dropout=0.5)
+    many = [row(0, group_id=f"g{index}") for index in range(400)]
+    hidden = [trainer.data_collator.hides_reference(one) for one in many]
+    assert hidden == [trainer.data_collator.hides_reference(one) for one in many]
+    assert 0.4 < sum(hidden) / 400 < 0.6
+    trainer.data_collator.seed += 1
+    assert hidden != [trainer.data_collator.hides_reference(one) for one in many]
+
+
+def test_the_saved_model_says_how_it_wants_to_be_prompted(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path)
+    trainer.save_model()
+    note = read_json(tmp_path / "sage_inference.json")
+    assert note == {"use_facts": True, "reference_in_prompt": False, "stage": "sfe"}
+
+
+def test_unknown_parts_are_refused(tiny, tmp_path):
+    with pytest.raises(ValueError, match="fusionn"):
+        make_trainer(tiny, tmp_path, train_parts=["fusionn"])
