@@ -17,7 +17,7 @@ MAX_SIMILARITY_ELEMENTS = 2**26
 
 # Large on purpose, in units of the image tokens' mean square: a small difference to the reference must stay small. A
 # tiny epsilon would blow the noise of a flawless part up to the size of a defect.
-FUSION_NORM_EPS = 0.1
+FUSION_NORM_EPS = 1.0
 
 
 def cosine_similarity(test: Tensor, reference: Tensor) -> Tensor:
@@ -131,6 +131,9 @@ def comparison_patches(
 class FusionLinear(nn.Linear):
     """A linear map of the fusion: it starts out keeping the root mean square of its input.
 
+    A bias starts at random with root mean square one. Language models normalise every token, so without a constant
+    direction beside it the size of a difference, whether there is a defect at all, would not reach them.
+
     A class of its own because transformers initialises a new layer by its type, after construction.
     """
 
@@ -138,7 +141,7 @@ class FusionLinear(nn.Linear):
         """Draw the weight; leaves alone what was loaded from a checkpoint."""
         initialization.normal_(self.weight, std=self.in_features**-0.5)
         if self.bias is not None:
-            initialization.zeros_(self.bias)
+            initialization.normal_(self.bias)
 
 
 class FusionAttention(nn.Module):

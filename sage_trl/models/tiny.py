@@ -33,6 +33,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
+POSITION_STD = 1.0
+
 
 @dataclass(frozen=True)
 class TinySize:
@@ -107,6 +109,8 @@ def build_tiny_internvl(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SageInternVLForConditionalGeneration(_config(size, tokenizer, fusion or {}))
+        # InternVL starts these at zero; a tower that is never trained could not tell places apart.
+        torch.nn.init.normal_(model.model.vision_tower.embeddings.position_embeddings, std=POSITION_STD)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, processor
@@ -120,6 +124,7 @@ def _config(size: TinySize, tokenizer: PreTrainedTokenizerFast, fusion: Mapping[
         intermediate_size=2 * size.vision_width,
         image_size=size.image_size,
         patch_size=size.patch_size,
+        initializer_range=size.vision_width**-0.5,
     )
     text = Qwen2Config(
         hidden_size=size.text_width,
@@ -129,6 +134,7 @@ def _config(size: TinySize, tokenizer: PreTrainedTokenizerFast, fusion: Mapping[
         intermediate_size=3 * size.text_width,
         vocab_size=len(tokenizer),
         max_position_embeddings=4096,
+        initializer_range=size.text_width**-0.5,
         tie_word_embeddings=False,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -139,6 +145,7 @@ def _config(size: TinySize, tokenizer: PreTrainedTokenizerFast, fusion: Mapping[
         text_config=text,
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=size.image_seq_length,
+        initializer_range=size.text_width**-0.5,
         tie_word_embeddings=False,
         fact_token_id=tokenizer.convert_tokens_to_ids(FACT_TOKEN),
         **{"num_selected_patches": 8, "fusion_num_heads": 4, **fusion},

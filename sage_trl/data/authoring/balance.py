@@ -21,7 +21,7 @@ _CLIP = 4
 
 
 # Inspectors mostly ask for what may be wrong ("Is there a scratch?"); the opposite wording is the exception.
-NEGATIVE_COST = 4.0
+NEGATIVE_RARITY = 5.0
 
 
 class Balance:
@@ -54,11 +54,13 @@ class Balance:
 
     def _cost(self, scene: Scene, level: Level, asked: Asked) -> float:
         sign = 1 if asked.verdict else -1
-        cost = self._rng.random() + (0.0 if asked.template.positive else NEGATIVE_COST)
+        cost = self._rng.random()
         for weight, key in _keys(scene, level, asked):
             surplus = sign * self._surplus[key]
             cost += weight * max(-_CLIP, min(_CLIP, surplus))
-        return cost + 0.02 * self._uses[asked.template.text] + 0.05 * self._uses[(asked.template.text, asked.words)]
+        rarity = 1.0 if asked.template.positive else NEGATIVE_RARITY
+        uses = 0.02 * self._uses[asked.template.text] + 0.05 * self._uses[(asked.template.text, asked.words)]
+        return cost + rarity * uses
 
     def _count(self, scene: Scene, level: Level, asked: Asked) -> None:
         for _, key in _keys(scene, level, asked):
