@@ -21,7 +21,7 @@ _CLIP = 4
 
 
 # Inspectors mostly ask for what may be wrong ("Is there a scratch?"); the opposite wording is the exception.
-NEGATIVE_RARITY = 5.0
+NEGATIVE_RARITY = 2.0
 
 
 class Balance:

@@ -59,11 +59,8 @@ TEMPLATES: dict[Level, tuple[Template, ...]] = {
         Template("presence", False, "Does all of this {part} match the reference?"),
         Template("type", True, "Compared with the reference, does this {part} have {words}?"),
         Template("type", True, "Does {words} set this {part} apart from the reference?"),
-        Template("type", False, "Like the reference, is this {part} without {words}?"),
         Template("place", True, "Does the {words} of this {part} differ from the reference?"),
         Template("place", True, "Compared with the reference, is there a change {where}?"),
-        Template("place", False, "Does the {words} of this {part} match the reference?"),
-        Template("place", False, "Is the {words} the same as in the reference?"),
     ),
     "defect_identification": (
         Template("presence", True, "Is there any defect on this {part}?"),
@@ -72,11 +69,8 @@ TEMPLATES: dict[Level, tuple[Template, ...]] = {
         Template("presence", False, "Is this a good {part}?"),
         Template("type", True, "Is there {words} on this {part}?"),
         Template("type", True, "Can you find {words} here?"),
-        Template("type", False, "Is this {part} free of {words}?"),
         Template("place", True, "Is there a defect {where}?"),
         Template("place", True, "Can you find a defect {where} of this {part}?"),
-        Template("place", False, "Is the {words} of this {part} free of defects?"),
-        Template("place", False, "Does the {words} look good?"),
     ),
     "defect_diagnosis": (
         Template("presence", True, "Should this {part} be rejected?"),
@@ -85,12 +79,9 @@ TEMPLATES: dict[Level, tuple[Template, ...]] = {
         Template("presence", False, "Will this {part} do its job?"),
         Template("cause", True, "Is it likely that {words}?"),
         Template("cause", True, "Does this {part} look as if {words}?"),
-        Template("cause", False, "Can we rule out that {words}?"),
         Template("consequence", True, "Could it happen with this {part} that {words}?"),
         Template("consequence", True, "Should we fear that {words}?"),
-        Template("consequence", False, "With this {part}, are we safe from the risk that {words}?"),
         Template("type", True, "Would you reject this {part} because of {words}?"),
-        Template("type", False, "Would you pass this {part} in a check for {words}?"),
     ),
 }
 

@@ -37,16 +37,12 @@ _TAILS = (
     "in both views",
     "piece by piece",
     "at close range",
-    "in this view of it",
-    "from where it was shown",
-    "in the light of the day",
-    "in the two views of it that we had",
 )
 _FILLERS = ("", *(f", {head} {tail}".rstrip() for head in _HEADS for tail in _TAILS))
 _FILLER_LENGTHS = tuple((len(filler.strip(", ").split()), len(filler)) for filler in _FILLERS)
-DRAWS = 8
-# Short answers are cheaper to train on; beyond this many words a length is taken only if no shorter one is common.
-FEW_WORDS = 15
+DRAWS = 24
+# Short answers are cheaper to train on: lengths up to this many words above the shortest common one are drawn.
+SPARE_WORDS = 2
 # Characters by which answers of one question may differ; if no length is common to all, the next is tried.
 LETTER_STEPS = (2, 4, 8, 16, 1000)
 
@@ -66,7 +62,7 @@ def write_answers(claims: Sequence[Claim], part: str, level: Level, rng: random.
             break
     else:
         return tuple(rng.choice(list(texts)) + "." for texts in wordings)
-    length = rng.choice([length for length in common if length[0] <= FEW_WORDS] or common[: len(common) // 4 + 1])
+    length = rng.choice([length for length in common if length[0] <= common[0][0] + SPARE_WORDS])
     return tuple(rng.choice(texts[length]) + "." for texts in by_length)
 
 
