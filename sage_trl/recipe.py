@@ -170,7 +170,9 @@ def describe(kind: Any) -> str:
         return " or ".join(describe(part) for part in typing.get_args(kind))
     if typing.get_origin(kind) is Literal:
         return " | ".join(repr(choice) for choice in typing.get_args(kind))
-    return "null" if kind is type(None) else getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
+    if kind is type(None):
+        return "null"
+    return str(kind) if typing.get_args(kind) else getattr(kind, "__name__", str(kind))
 
 
 def unknown_key(key: str, known: Sequence[str], source: str) -> str:

@@ -15,9 +15,9 @@ from rich.table import Table
 from transformers import set_seed
 
 from sage_trl.data.dataset import read_ad_pl
+from sage_trl.data.fact_sets import read_facts
 from sage_trl.data.rows import PairCounts, load_ad_pl
 from sage_trl.errors import DataError, RecipeError
-from sage_trl.facts.generation import read_facts
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.parts import PartSize
 from sage_trl.models.tiny import build_tiny_internvl

@@ -10,8 +10,9 @@ from rich.progress import Progress
 
 from sage_trl.command_line import run_tool
 from sage_trl.data.dataset import read_ad_pl
+from sage_trl.data.fact_sets import FACTS_FILE
 from sage_trl.errors import DataError
-from sage_trl.facts.generation import FACTS_FILE, generate_facts
+from sage_trl.facts.generation import generate_facts
 from sage_trl.facts.template_bank import MAX_FACTS, TemplateBank
 
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from datasets import Dataset, Features, Image, List, Value
 
 from sage_trl.data.dataset import AdPlDirectory, read_ad_pl
+from sage_trl.data.fact_sets import read_facts
 from sage_trl.errors import DataError
-from sage_trl.facts.generation import read_facts
 from sage_trl.models.prompt import question_messages
 from sage_trl.preferences.entropy import EntropyKind
 from sage_trl.preferences.selection import PairChoice, is_inverted, select_preference_pairs
@@ -147,9 +147,7 @@ def read_score_table(path: Path, inspections: Sequence[Inspection]) -> ScoreTabl
             answers = found.get((inspection.id, question.id), {})
             lacking = [i for i in range(len(question.answers)) if i not in answers]
             missing += [f"{inspection.id}/{question.id} answer {i}" for i in lacking]
-            table[inspection.id, question.id] = [
-                answers.get(i, float("nan")) for i in range(len(question.answers))
-            ]
+            table[inspection.id, question.id] = [answers.get(i, float("nan")) for i in range(len(question.answers))]
     if missing:
         raise DataError.at(
             path,

@@ -6,29 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sage_trl.data.dataset import AdPlDirectory
+from sage_trl.data.fact_sets import read_facts
 from sage_trl.data.images import open_image
 from sage_trl.errors import DataError
 from sage_trl.facts.template_bank import FactWriter
-from sage_trl.records import FactSet, iterate_records
+from sage_trl.records import FactSet
 from sage_trl.storage import JsonlAppender, file_sha256
 
-FACTS_FILE = "facts.jsonl"
 _BATCH = 200
-
-
-def read_facts(path: Path) -> dict[str, FactSet]:
-    """Fact sets by the SHA-256 of their test image.
-
-    Raises:
-        DataError: missing file, faulty row, or two rows for one image.
-    """
-    facts: dict[str, FactSet] = {}
-    for line, row in iterate_records(FactSet, path):
-        if row.test_image_sha256 in facts:
-            problem = f"field 'test_image_sha256': {row.test_image_sha256[:12]}... has facts on an earlier line"
-            raise DataError.at(path, line, problem, "keep one line per image")
-        facts[row.test_image_sha256] = row
-    return facts
 
 
 def generate_facts(

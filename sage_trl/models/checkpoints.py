@@ -49,17 +49,18 @@ def load_pretrained(
         DataError: no such model, an unsupported architecture, or a checkpoint whose tensors do not all fit.
     """
     source = str(name_or_path)
-    revision = {key: model_kwargs[key] for key in ("revision", "cache_dir") if key in model_kwargs}
+    revision = {key: value for key, value in model_kwargs.items() if key in ("revision", "cache_dir")}
     try:
         config = AutoConfig.from_pretrained(source, **revision)
     except (OSError, ValueError) as error:
         raise DataError.at(source, None, f"no model can be loaded: {error}", "check the path or the hub id") from None
     sage_types = {classes[0].model_type: classes for classes in BACKBONES.values()}  # type: ignore[attr-defined]
     is_plain = config.model_type in BACKBONES
-    if not is_plain and config.model_type not in sage_types:
-        supported = ", ".join(sorted([*BACKBONES, *sage_types]))
-        raise DataError.at(source, None, f"model type {config.model_type!r} is not supported", f"use one of {supported}")
-    config_class, model_class, processor_class = BACKBONES[config.model_type] if is_plain else sage_types[config.model_type]
+    supported = BACKBONES | sage_types
+    if config.model_type not in supported:
+        problem = f"model type {config.model_type!r} is not supported"
+        raise DataError.at(source, None, problem, f"use one of {', '.join(sorted(supported))}")
+    config_class, model_class, processor_class = supported[config.model_type]
     processor = _load_processor(source, processor_class, revision)
     if is_plain:
         fact_token_id = _add_fact_token(processor.tokenizer)
@@ -99,7 +100,8 @@ def _refuse_other_fusion(source: str, config: Any, fusion: Mapping[str, Any]) ->
 
 
 def _refuse_partial_load(source: str, report: Mapping[str, Any], *, may_lack_fusion: bool) -> None:
-    missing = sorted(name for name in report["missing_keys"] if not (may_lack_fusion and name.startswith(FUSION_PREFIX)))
+    may_lack = FUSION_PREFIX if may_lack_fusion else ()
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith(may_lack))
     faults = {
         "missing tensors": missing,
         "unknown tensors": sorted(report["unexpected_keys"]),
@@ -107,9 +109,8 @@ def _refuse_partial_load(source: str, report: Mapping[str, Any], *, may_lack_fus
     }
     found = [f"{len(names)} {kind}, first {names[0]!r}" for kind, names in faults.items() if names]
     if found:
-        raise DataError.at(
-            source, None, f"the checkpoint does not fit: {'; '.join(found)}", "use a whole checkpoint of this model type"
-        )
+        problem = f"the checkpoint does not fit: {'; '.join(found)}"
+        raise DataError.at(source, None, problem, "use a whole checkpoint of this model type")
 
 
 def _load_processor(source: str, processor_class: type, revision: Mapping[str, Any]) -> Any:

@@ -97,7 +97,9 @@ def count_tiles(processor: Any, images: Sequence[Image]) -> Tensor:
 
 
 def _tiles_per_row(processor: Any, input_ids: Tensor) -> Tensor:
-    return (input_ids == processor.image_token_id).sum(dim=1) // processor.image_seq_length
+    image_token_id: int = processor.image_token_id
+    image_seq_length: int = processor.image_seq_length
+    return (input_ids == image_token_id).sum(dim=1) // image_seq_length
 
 
 def _process(processor: Any, images: list[list[Image]], texts: list[str]) -> dict[str, Tensor]:

@@ -194,4 +194,5 @@ class FusionAttention(nn.Module):
         return projected
 
     def _split_heads(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        batch, length, width = states.shape
+        return states.view(batch, length, self.num_heads, width // self.num_heads).transpose(1, 2)

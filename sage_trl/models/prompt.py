@@ -53,7 +53,7 @@ def with_images_and_facts(messages: list[Message], num_facts: int, with_referenc
 def as_parts(messages: Iterable[Message]) -> list[Message]:
     """The same messages with each text content as a list of one text part, which every chat template understands."""
     return [
-        {**message, "content": [_text(message["content"])] if isinstance(message["content"], str) else message["content"]}
+        {**message, "content": [_text(content)] if isinstance(content := message["content"], str) else content}
         for message in messages
     ]
 

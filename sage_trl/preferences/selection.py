@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from sage_trl.preferences.entropy import EntropyKind, answer_entropies
@@ -58,7 +59,7 @@ def select_preference_pairs(
 
 
 def _smallest_adjacent_gap(entropies: list[float]) -> SelectedPair:
-    gaps = [abs(better - worse) for better, worse in zip(entropies, entropies[1:], strict=False)]
+    gaps = [abs(better - worse) for better, worse in pairwise(entropies)]
     smallest = min(gaps)
     index = next(i for i, gap in enumerate(gaps) if gap <= smallest + TIE_TOLERANCE)
     return SelectedPair(index, index + 1, gaps[index], "min")

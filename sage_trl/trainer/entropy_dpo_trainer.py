@@ -117,17 +117,16 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
         """Log-probabilities `[2 * pairs, T - 1]` of the labels under pi_ref, zero where there is no label."""
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
             if self.ref_model is not None:
-                log_probs: Tensor = self.ref_model(**model_inputs).log_probs
-                return log_probs
+                return self.ref_model(**model_inputs).log_probs  # type: ignore[no-any-return]
             adapted = self.accelerator.unwrap_model(self.model)
             with use_adapter(adapted, adapter_name="ref" if "ref" in adapted.peft_config else None):
-                log_probs = self.model(**model_inputs).log_probs
-            return log_probs
+                return self.model(**model_inputs).log_probs  # type: ignore[no-any-return]
 
     def _mean_over_processes(self, values: Tensor, mask: Tensor) -> Tensor:
         """Mean of the masked values of all processes, scaled for DDP, which averages gradients over the processes."""
-        count = self.accelerator.reduce(mask.sum().float(), reduction="sum")
-        return (values * mask).sum() / count.clamp(min=1) * self.accelerator.num_processes
+        count: Tensor = self.accelerator.reduce(mask.sum().float(), reduction="sum")
+        processes: int = self.accelerator.num_processes
+        return (values * mask).sum() / count.clamp(min=1) * processes
 
     def _log_batch(self, metrics: Metrics, num_tokens: Tensor) -> None:
         mode = "train" if self.model.training else "eval"

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from sage_trl.data.dataset import read_ad_pl
+from sage_trl.data.fact_sets import read_facts
 from sage_trl.errors import DataError
 from sage_trl.evaluation.harness import EvaluationRun, ModelUnderTest, evaluate
 from sage_trl.evaluation.metrics import Metrics
-from sage_trl.facts.generation import read_facts
 from sage_trl.judge.scorer import CriterionScores
 from sage_trl.records import Inspection, Question
 

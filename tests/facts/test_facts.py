@@ -10,9 +10,10 @@ from PIL import Image
 
 from sage_trl.data.building import build_dataset
 from sage_trl.data.dataset import AdPlDirectory, read_ad_pl
+from sage_trl.data.fact_sets import read_facts
 from sage_trl.data.sources import SourceOptions, open_source
 from sage_trl.errors import DataError
-from sage_trl.facts.generation import generate_facts, read_facts
+from sage_trl.facts.generation import generate_facts
 from sage_trl.facts.template_bank import TemplateBank
 from sage_trl.records import Defect
 from sage_trl.storage import file_sha256

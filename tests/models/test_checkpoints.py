@@ -17,9 +17,7 @@ from tests.conftest import row
 def stock(tiny, tmp_path):
     """A directory as the stock class saves it, with a tokenizer that knows no <fact>, and the model."""
     model, processor = tiny
-    settings = {
-        key: value for key, value in model.config.to_dict().items() if key in ("vision_config", "text_config")
-    }
+    settings = {key: value for key, value in model.config.to_dict().items() if key in ("vision_config", "text_config")}
     config = InternVLConfig(
         **settings,
         image_token_id=model.config.image_token_id,

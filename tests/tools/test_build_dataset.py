@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sage_trl.data.dataset import read_ad_pl
-from sage_trl.facts.generation import read_facts
+from sage_trl.data.fact_sets import read_facts
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 SMALL = ["--groups", "train=4", "validation=2", "test=2", "unseen=2"]

@@ -73,9 +73,9 @@ def losses(output: Path) -> list[float]:
 @pytest.mark.slow
 def test_both_stages_train_one_after_the_other(dataset, tmp_path):
     stage_1 = write_recipe(tmp_path / "sfe.yaml", dataset, tmp_path / "sfe", save_strategy="no")
+    overrides = ("--learning_rate", "2e-3", "--max_steps", "2")
     launched = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", *command("train.py", stage_1)[1:]]
-        + ["--learning_rate", "2e-3", "--max_steps", "2"],
+        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", *command("train.py", stage_1, *overrides)[1:]],
         capture_output=True,
         text=True,
         env=environment(),

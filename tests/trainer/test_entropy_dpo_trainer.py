@@ -163,9 +163,7 @@ def test_training_moves_projector_and_language_model_only(tiny, tmp_path):
     trainer = make_trainer(tiny, tmp_path, max_steps=2)
     before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
     trainer.train()
-    moved = {
-        name for name, parameter in trainer.model.named_parameters() if not torch.equal(before[name], parameter)
-    }
+    moved = {name for name, parameter in trainer.model.named_parameters() if not torch.equal(before[name], parameter)}
     assert any(name.startswith("model.multi_modal_projector.") for name in moved)
     assert any(name.startswith("model.language_model.layers.") for name in moved)
     assert "lm_head.weight" in moved
@@ -180,9 +178,7 @@ def test_an_unknown_batch_key_is_refused(tiny, tmp_path, batch):
         trainer.compute_loss(trainer.model, {**batch, "refrence_mask": batch["reference_mask"]})
 
 
-@pytest.mark.parametrize(
-    "option", [{"loss_type": ["ipo"]}, {"ld_alpha": 0.5}, {"use_weighting": True}, {"eta": -1.0}]
-)
+@pytest.mark.parametrize("option", [{"loss_type": ["ipo"]}, {"ld_alpha": 0.5}, {"use_weighting": True}, {"eta": -1.0}])
 def test_options_without_meaning_beside_an_offset_are_refused(tmp_path, option):
     with pytest.raises(ValueError, match=next(iter(option))):
         EntropyDPOConfig(output_dir=str(tmp_path), **{**COMMON, **option})

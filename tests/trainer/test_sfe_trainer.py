@@ -39,9 +39,7 @@ def test_projector_fusion_and_language_model_move_and_the_vision_encoder_does_no
     trainer = make_trainer(tiny, tmp_path)
     before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
     trainer.train()
-    moved = {
-        name for name, parameter in trainer.model.named_parameters() if not torch.equal(before[name], parameter)
-    }
+    moved = {name for name, parameter in trainer.model.named_parameters() if not torch.equal(before[name], parameter)}
     for part in ("model.multi_modal_projector.", "model.fusion.", "model.language_model.layers.", "lm_head."):
         assert any(name.startswith(part) for name in moved), part
     frozen = ("model.vision_tower.", "model.language_model.embed_tokens.")

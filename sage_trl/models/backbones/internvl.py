@@ -78,15 +78,15 @@ class SageInternVLModel(FactEnhancedModelMixin, InternVLModel, SageInternVLPreTr
             features: `[tiles, S, C]` projected features of all images in order.
             num_tiles: tiles of each image; above one the last is the thumbnail.
         """
-        return [tiles[: max(1, len(tiles) - 1)].flatten(0, 1) if len(tiles) else tiles.flatten(0, 1)
-                for tiles in features.split(num_tiles)]
+        images = torch.split(features, num_tiles)
+        return [(tiles[:-1] if len(tiles) > 1 else tiles).flatten(0, 1) for tiles in images]
 
     def split_test_patches(self, input_ids: Tensor, features: Tensor, num_tiles: Tensor | None) -> list[Tensor]:
         """Comparable patches of each row's test image, the last image of its prompt."""
         per_row = ((input_ids == self.config.image_token_id).sum(dim=1) // features.shape[1]).tolist()
         of_test = per_row if num_tiles is None else num_tiles.tolist()
-        last_image = [tiles[len(tiles) - count :] for tiles, count in zip(features.split(per_row), of_test, strict=True)]
-        return self.split_patches(torch.cat(last_image), of_test)
+        rows = zip(torch.split(features, per_row), of_test, strict=True)
+        return self.split_patches(torch.cat([tiles[len(tiles) - count :] for tiles, count in rows]), of_test)
 
 
 class SageInternVLForConditionalGeneration(
