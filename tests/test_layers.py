@@ -8,7 +8,8 @@ import sage_trl
 from tests.conftest import REPOSITORY
 
 LAYERS = [
-    {"errors", "command_line"},
+    {"errors"},
+    {"command_line"},
     {"records", "storage", "lexicon"},
     {"preferences", "models"},
     {"data"},

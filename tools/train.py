@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +24,9 @@ def main() -> int:
     known, overrides = parser.parse_known_args()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     console = Console(stderr=True)
-    directory = run_training(load_recipe(known.recipe, overrides), console)
+    # transformers prints its log lines to stdout, beside the progress bar on stderr.
+    with contextlib.redirect_stdout(sys.stderr):
+        directory = run_training(load_recipe(known.recipe, overrides), console)
     console.print(f"saved {directory}")
     return 0
 

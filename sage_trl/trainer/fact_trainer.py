@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from datasets import Image, List
 
+from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.parts import part_of, set_trainable_parts
 from sage_trl.storage import write_json
 
@@ -66,6 +67,34 @@ class FactTrainerMixin:
             group["params"] = [p for p in group["params"] if id(p) not in of_fusion]
             optimizer.add_param_group({**group, "params": fusion, "lr": rate})
         return optimizer
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Go on from a checkpoint whole.
+
+        The `Trainer` takes the file's tensor names as they are and leaves out what it does not know. They are those
+        of the hub, to which `save_pretrained` translates, so that nearly all of the model would stay untrained.
+        """
+        if model is None and self._is_saved_by_save_pretrained(resume_from_checkpoint):
+            self._load_whole(resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+
+    def _load_best_model(self) -> None:
+        best = self.state.best_model_checkpoint  # type: ignore[attr-defined]
+        if self._is_saved_by_save_pretrained(best):
+            self._load_whole(best)
+        else:
+            super()._load_best_model()  # type: ignore[misc]
+
+    def _is_saved_by_save_pretrained(self, checkpoint: str) -> bool:
+        """Whether the whole model is there, not an adapter and not the shards of FSDP or DeepSpeed."""
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # type: ignore[attr-defined]
+        files = {path.name for path in Path(checkpoint).iterdir()}
+        return not is_sharded and "config.json" in files and "adapter_config.json" not in files
+
+    def _load_whole(self, checkpoint: str) -> None:
+        restored, _ = load_pretrained(checkpoint, dtype=self.model.dtype)
+        self.model.load_state_dict(restored.state_dict())
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)  # type: ignore[misc]

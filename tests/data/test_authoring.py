@@ -67,9 +67,9 @@ def test_verdicts_by_hand() -> None:
     assert asked["Is there any defect on this plate?"] is True
     assert asked["Is this plate free of defects?"] is False
     assert asked["Is there a scratch on this plate?"] is True
-    assert asked["Is this plate free of a stain?"] is True
+    assert asked["Is there a stain on this plate?"] is False
     assert asked["Is there a defect in the upper left?"] is True
-    assert asked["Is the lower right of this plate free of defects?"] is True
+    assert asked["Is there a defect in the lower right?"] is False
     assert asked["Is there a defect in the left half?"] is True
 
 

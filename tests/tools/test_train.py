@@ -59,7 +59,7 @@ def dataset(tmp_path_factory) -> Path:
     return directory
 
 
-def write_recipe(path: Path, dataset: Path, output: Path, **values: object) -> Path:
+def write_recipe(path: Path, dataset: Path, output: Path, /, **values: object) -> Path:
     recipe = {"stage": "sfe", "model": "tiny", "tiny": TINY, "dataset": str(dataset), "output_dir": str(output)}
     path.write_text(yaml.safe_dump({**recipe, **SETTINGS, **values}))
     return path
@@ -151,7 +151,7 @@ def test_bad_input_is_one_screen_and_exit_code_2(dataset, tmp_path, change, word
 
 def test_scores_missing_for_some_answers(dataset, tmp_path):
     lines = (dataset / "scores.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "scores.jsonl").write_text("".join(lines[:-1]))
+    (tmp_path / "scores.jsonl").write_text("".join(lines[1:]))  # the first is of the training split
     recipe = write_recipe(
         tmp_path / "recipe.yaml", dataset, tmp_path / "out", stage="edpo", scores=str(tmp_path / "scores.jsonl")
     )
