@@ -155,13 +155,24 @@ def check_type(key: str, value: Any, kind: Any, source: str) -> Any:
     Raises:
         RecipeError: the value has another type.
     """
+    adapter = TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
     try:
-        return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+        return adapter.validate_python(value)
     except ValidationError as error:
+        if value is False and _accepts(adapter, "no"):
+            return adapter.validate_python("no")  # YAML reads `save_strategy: no` as a false
         reason = error.errors(include_url=False)[0]["msg"]
         raise RecipeError(
             f"{source}: key {key!r} has the value {value!r}: {reason}\n  remedy: write a value of type {describe(kind)}"
         ) from None
+
+
+def _accepts(adapter: TypeAdapter[Any], value: Any) -> bool:
+    try:
+        adapter.validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
 def describe(kind: Any) -> str:

@@ -20,6 +20,7 @@ from sage_trl.data.rows import PairCounts, load_ad_pl
 from sage_trl.errors import DataError, RecipeError
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.parts import PartSize
+from sage_trl.models.prompt import question_messages, with_images_and_facts
 from sage_trl.models.tiny import build_tiny_internvl
 from sage_trl.recipe import TINY_MODEL, Recipe, RunArguments
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
@@ -151,9 +152,13 @@ def _load_model(recipe: Recipe) -> tuple[Any, Any]:
 
 
 def _texts(recipe: Recipe) -> Iterator[str]:
+    """All that the tiny model's tokenizer learns from; what every prompt holds is as frequent as in the prompts."""
     for inspection in read_ad_pl(recipe.run.dataset).select(splits=[recipe.run.split]):
         for question in inspection.questions:
-            yield question.question
+            for message in with_images_and_facts(question_messages(question.question), 1, with_reference=True):
+                yield f"{message['role']}\n"
+                yield from (part["text"] for part in message["content"] if part["type"] == "text")
+            yield "assistant\n"
             yield from question.answers
     path = _facts_path(recipe.run)
     if not path.is_file():

@@ -57,6 +57,26 @@ def tiny():
     return model.eval(), processor
 
 
+@pytest.fixture
+def stock(tiny, tmp_path):
+    """A directory as the stock class saves it, and the model."""
+    from transformers import InternVLConfig, InternVLForConditionalGeneration
+
+    model, processor = tiny
+    settings = {key: value for key, value in model.config.to_dict().items() if key in ("vision_config", "text_config")}
+    config = InternVLConfig(
+        **settings,
+        image_token_id=model.config.image_token_id,
+        image_seq_length=model.config.image_seq_length,
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(1)
+    plain = InternVLForConditionalGeneration(config).eval()
+    plain.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    return tmp_path, plain
+
+
 def picture(seed: int, width: int = 32, height: int = 32) -> Image.Image:
     """A random picture."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -17,7 +17,7 @@ MAX_SIMILARITY_ELEMENTS = 2**26
 
 # Large on purpose, in units of the image tokens' mean square: a small difference to the reference must stay small. A
 # tiny epsilon would blow the noise of a flawless part up to the size of a defect.
-FUSION_NORM_EPS = 1.0
+FUSION_NORM_EPS = 0.1
 
 
 def cosine_similarity(test: Tensor, reference: Tensor) -> Tensor:

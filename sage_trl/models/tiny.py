@@ -43,7 +43,7 @@ class TinySize:
     image_size: int = 64
     patch_size: int = 8
     vision_width: int = 96
-    vision_layers: int = 4
+    vision_layers: int = 2
     vision_heads: int = 4
     text_width: int = 128
     text_layers: int = 4

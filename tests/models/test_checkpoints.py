@@ -5,30 +5,11 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from sage_trl.errors import DataError
 from sage_trl.models.checkpoints import load_pretrained, save_pretrained
 from sage_trl.models.encoding import encode_prompts
 from tests.conftest import row
-
-
-@pytest.fixture
-def stock(tiny, tmp_path):
-    """A directory as the stock class saves it, with a tokenizer that knows no <fact>, and the model."""
-    model, processor = tiny
-    settings = {key: value for key, value in model.config.to_dict().items() if key in ("vision_config", "text_config")}
-    config = InternVLConfig(
-        **settings,
-        image_token_id=model.config.image_token_id,
-        image_seq_length=model.config.image_seq_length,
-        tie_word_embeddings=False,
-    )
-    torch.manual_seed(1)
-    plain = InternVLForConditionalGeneration(config).eval()
-    plain.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
-    return tmp_path, plain
 
 
 def test_a_stock_checkpoint_loads_whole_and_only_the_fusion_is_new(stock):

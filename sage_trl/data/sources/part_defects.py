@@ -13,6 +13,9 @@ from sage_trl.data.sources.part_shapes import SIDE, Blueprint, Colour, Feature, 
 
 DEFECT_TYPES = ("scratch", "stain", "missing feature", "deformation", "misplacement")
 FEATURE_GAP = 2.0
+# A scratch lays bright metal bare, a stain is brown: no part has these colours.
+BARE_METAL: Colour = (238, 238, 236)
+OIL: Colour = (130, 75, 0)
 
 Paint = Callable[[Image.Image], Image.Image]
 
@@ -45,15 +48,6 @@ def fits(blueprint: Blueprint, feature: Feature) -> bool:
         return False
     boxes = (other.box() for other in blueprint.features)
     return all(right <= box[0] or box[2] <= left or bottom <= box[1] or box[3] <= top for box in boxes)
-
-
-def contrasting(colour: Colour, rng: np.random.Generator, distance: float = 90.0) -> Colour:
-    """A random colour that differs clearly from `colour`, in brightness too."""
-    while True:
-        red, green, blue = (int(value) for value in rng.integers(15, 241, 3))
-        gap = np.array([red, green, blue]) - np.array(colour)
-        if np.abs(gap).mean() >= distance * 0.7 and abs(gap.mean()) >= distance * 0.5:
-            return red, green, blue
 
 
 def damage(blueprint: Blueprint, defect: str, rng: np.random.Generator) -> Damage | None:
@@ -89,12 +83,11 @@ def _scratch(blueprint: Blueprint, rng: np.random.Generator) -> Damage | None:
     ]
     if not all(inside(blueprint.outline, point, 1.0) for point in line):
         return None
-    colour = contrasting(blueprint.body, rng, 140.0)
 
     def paint(picture: Image.Image) -> Image.Image:
         scale = picture.width / SIDE
         pen = ImageDraw.Draw(picture)
-        pen.line([(x * scale, y * scale) for x, y in line], fill=colour, width=round(3.0 * scale), joint="curve")
+        pen.line([(x * scale, y * scale) for x, y in line], fill=BARE_METAL, width=round(3.0 * scale), joint="curve")
         return picture
 
     return Damage(blueprint, paint)
@@ -104,7 +97,6 @@ def _stain(blueprint: Blueprint, rng: np.random.Generator) -> Damage | None:
     middle = _spot(blueprint, rng, 7.0)
     if middle is None:
         return None
-    colour = contrasting(blueprint.body, rng)
     angles = np.linspace(0, 2 * math.pi, 24, endpoint=False)
     phases = rng.uniform(0, 2 * math.pi, 3)
     radius = rng.uniform(6.5, 8.5) * (1 + sum(0.12 * np.sin(k * angles + phases[k - 2]) for k in (2, 3, 4)))
@@ -114,7 +106,7 @@ def _stain(blueprint: Blueprint, rng: np.random.Generator) -> Damage | None:
         scale = picture.width / SIDE
         cover = Image.new("L", picture.size, 0)
         ImageDraw.Draw(cover).polygon([(x * scale, y * scale) for x, y in blob], fill=205)
-        return Image.composite(Image.new("RGB", picture.size, colour), picture, cover)
+        return Image.composite(Image.new("RGB", picture.size, OIL), picture, cover)
 
     return Damage(blueprint, paint)
 

@@ -19,6 +19,7 @@ FloatArray = NDArray[np.float64]
 
 SIDE = 64.0
 OUTLINE_POINTS = 240
+COLOUR_SPREAD = 10
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,32 @@ def bump(outline: FloatArray, position: int, depth: float, width: float) -> Floa
 
 
 @dataclass(frozen=True)
+class Palette:
+    """The usual colours of a kind of part: what lies behind it, its material, its features."""
+
+    background: Colour
+    body: Colour
+    feature: Colour
+
+    def varied(self, rng: np.random.Generator) -> Palette:
+        """The colours of one part: no two batches of a material look quite the same."""
+        return Palette(*(_varied(colour, rng) for colour in (self.background, self.body, self.feature)))
+
+
+def _varied(colour: Colour, rng: np.random.Generator) -> Colour:
+    red, green, blue = (int(value) for value in np.array(colour) + rng.integers(-COLOUR_SPREAD, COLOUR_SPREAD + 1, 3))
+    return red, green, blue
+
+
+@dataclass(frozen=True)
 class Category:
-    """A kind of part: how its outline and its features are drawn by chance."""
+    """A kind of part: its colours, and how its outline and its features are drawn by chance."""
 
     name: str
     outline: Callable[[np.random.Generator], FloatArray]
     kinds: tuple[str, ...]
     feature_count: tuple[int, int]
+    palette: Palette
 
 
 def _plate(rng: np.random.Generator) -> FloatArray:
@@ -150,14 +170,14 @@ def _pad_grid(rng: np.random.Generator) -> FloatArray:
 
 
 TRAIN_CATEGORIES = (
-    Category("plate", _plate, ("circle",), (2, 4)),
-    Category("capsule", _capsule, ("circle", "ring"), (2, 3)),
-    Category("connector", _connector, ("slot",), (2, 4)),
-    Category("cable", _cable, ("circle", "slot"), (2, 3)),
+    Category("plate", _plate, ("circle",), (2, 4), Palette((38, 40, 46), (142, 146, 150), (28, 30, 34))),
+    Category("capsule", _capsule, ("circle", "ring"), (2, 3), Palette((54, 50, 46), (150, 128, 132), (40, 34, 30))),
+    Category("connector", _connector, ("slot",), (2, 4), Palette((34, 44, 58), (92, 128, 112), (22, 26, 30))),
+    Category("cable", _cable, ("circle", "slot"), (2, 3), Palette((52, 54, 50), (112, 106, 158), (30, 28, 38))),
 )
 UNSEEN_CATEGORIES = (
-    Category("gear", _gear, ("circle",), (2, 4)),
-    Category("washer", _washer, ("ring", "circle"), (2, 3)),
-    Category("pad grid", _pad_grid, ("slot", "circle"), (3, 5)),
-    Category("bottle cap", _bottle_cap, ("circle", "slot"), (2, 4)),
+    Category("gear", _gear, ("circle",), (2, 4), Palette((40, 42, 48), (150, 148, 138), (30, 30, 30))),
+    Category("washer", _washer, ("ring", "circle"), (2, 3), Palette((48, 46, 50), (128, 140, 158), (34, 34, 38))),
+    Category("pad grid", _pad_grid, ("slot", "circle"), (3, 5), Palette((36, 48, 42), (84, 132, 88), (28, 30, 26))),
+    Category("bottle cap", _bottle_cap, ("circle", "slot"), (2, 4), Palette((44, 44, 52), (150, 100, 130), (36, 30, 32))),
 )

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from sage_trl.data.sources.base import Part, SourceOptions
-from sage_trl.data.sources.part_defects import DEFECT_TYPES, Damage, contrasting, damage, fits
+from sage_trl.data.sources.part_defects import DEFECT_TYPES, Damage, damage, fits
 from sage_trl.data.sources.part_shapes import (
     SIDE,
     TRAIN_CATEGORIES,
@@ -33,7 +33,7 @@ from sage_trl.records import Defect
 DEFAULT_GROUPS = {"train": 1200, "validation": 150, "test": 150, "unseen": 100}
 DEFAULT_SIZE = 64
 SUPERSAMPLING = 4
-MAX_SHIFT = 1.0
+MAX_SHIFT = 0.7
 NOISE = 2.0
 # A defect below these (levels of 0-255, units of 1/64 of the side) is drawn anew: it would be a matter of luck to see.
 VISIBLE_CHANGE, MIN_STRENGTH, MIN_EXTENT = 24, 55.0, 10.0
@@ -107,22 +107,20 @@ def _make_part(number: str, category: Category, defect: str | None, pixels: int,
 
 
 def _random_blueprint(category: Category, rng: np.random.Generator) -> Blueprint:
-    background = tuple(int(value) for value in rng.integers(20, 236, 3))
-    body = contrasting((background[0], background[1], background[2]), rng)
+    colours = category.palette.varied(rng)
     outline = category.outline(rng)
     # Notches and noses are normal here: a deformation is a change against the reference, not an odd outline.
     for _ in range(int(rng.integers(0, 3))):
         depth = rng.uniform(3, 6) * (1 if rng.random() < 0.5 else -1)
         outline = bump(outline, int(rng.integers(len(outline))), depth, rng.uniform(9, 14))
-    blueprint = Blueprint((background[0], background[1], background[2]), body, outline, ())
-    colour = contrasting(body, rng)
+    blueprint = Blueprint(colours.background, colours.body, outline, ())
     wanted = int(rng.integers(category.feature_count[0], category.feature_count[1] + 1))
     for _ in range(200):
         if len(blueprint.features) == wanted:
             break
-        feature = _random_feature(category, colour, rng)
+        feature = _random_feature(category, colours.feature, rng)
         if fits(blueprint, feature):
-            blueprint = Blueprint(blueprint.background, body, outline, (*blueprint.features, feature))
+            blueprint = replace(blueprint, features=(*blueprint.features, feature))
     if not blueprint.features:
         return _random_blueprint(category, rng)
     return blueprint
