@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import sys
+import warnings
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +23,8 @@ def main() -> int:
     )
     parser.add_argument("recipe", type=Path, help="YAML recipe, for example recipes/sfe.yaml")
     known, overrides = parser.parse_known_args()
+    # TRL's configurations set it by its old name, about which a user can do nothing.
+    warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     console = Console(stderr=True)
     # transformers prints its log lines to stdout, beside the progress bar on stderr.

@@ -148,5 +148,5 @@ def _config(size: TinySize, tokenizer: PreTrainedTokenizerFast, fusion: Mapping[
         initializer_range=size.text_width**-0.5,
         tie_word_embeddings=False,
         fact_token_id=tokenizer.convert_tokens_to_ids(FACT_TOKEN),
-        **{"num_selected_patches": 8, "fusion_num_heads": 4, **fusion},
+        **{"num_selected_patches": 4, "fusion_num_heads": 4, **fusion},
     )

@@ -42,7 +42,7 @@ def test_saved_models_come_back_with_equal_logits(tiny, tmp_path):
     assert torch.equal(loaded(**other).logits, model(**batch).logits)
     saved = json.loads((tmp_path / "config.json").read_text())
     assert {"fact_token_id", "num_selected_patches", "fusion_num_heads", "patch_similarity"} <= set(saved)
-    assert saved["fusion_keys"] == "patch"
+    assert saved["fusion_keys"] == "difference"
 
 
 @pytest.mark.parametrize("fault", ["missing", "unknown", "shape"])

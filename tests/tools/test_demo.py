@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 from sage_trl.evaluation.demo_steps import StepLog
 from sage_trl.storage import read_json
@@ -153,3 +154,28 @@ def test_steps_of_the_demo(demo: ModuleType) -> None:
     assert all("--model runs/demo/sfe" in command for command in commands[5:7])
     assert "--setting zero_shot one_shot --split test unseen" in commands[7]
     assert "--control blank_image shuffled_reference shuffled_facts" in commands[8]
+
+
+@pytest.mark.slow
+def test_the_whole_demo_on_little_data(
+    demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    small = {"tiny": {"text_width": 32, "text_layers": 1, "vision_width": 16, "vision_layers": 1}}
+    for path in sorted((DEMO.parent.parent / "recipes" / "demo").glob("*.yaml")):
+        recipe = {**yaml.safe_load(path.read_text()), "max_steps": 2, "save_steps": 2, "logging_steps": 1}
+        from_scratch = recipe["model"] == "tiny"
+        (recipes / path.name).write_text(yaml.safe_dump({**recipe, **(small if from_scratch else {})}))
+    monkeypatch.setattr(demo, "REPOSITORY", DEMO.parent.parent)
+    monkeypatch.setattr(demo, "RECIPES", recipes)
+    monkeypatch.setitem(demo.BUILD_OPTIONS, "synthetic", ("--groups", "train=8", "validation=2", "test=3", "unseen=3"))
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(tmp_path / "demo")])
+    assert demo.main() == 0
+    summary = read_json(tmp_path / "demo" / "summary.json")
+    conditions = {(entry["stage"], entry["setting"], entry["split"]) for entry in summary}
+    assert len(summary) == len(conditions) == 4 * 2 * 2
+    assert all(0 <= entry["accuracy"] <= 1 and entry["questions"] == 15 for entry in summary)
+    shown = capsys.readouterr().out
+    for control in (*demo.CONTROLS, "no_facts"):
+        assert f"SFE, {control}" in shown

@@ -179,5 +179,7 @@ UNSEEN_CATEGORIES = (
     Category("gear", _gear, ("circle",), (2, 4), Palette((40, 42, 48), (150, 148, 138), (30, 30, 30))),
     Category("washer", _washer, ("ring", "circle"), (2, 3), Palette((48, 46, 50), (128, 140, 158), (34, 34, 38))),
     Category("pad grid", _pad_grid, ("slot", "circle"), (3, 5), Palette((36, 48, 42), (84, 132, 88), (28, 30, 26))),
-    Category("bottle cap", _bottle_cap, ("circle", "slot"), (2, 4), Palette((44, 44, 52), (150, 100, 130), (36, 30, 32))),
+    Category(
+        "bottle cap", _bottle_cap, ("circle", "slot"), (2, 4), Palette((44, 44, 52), (150, 99, 130), (36, 30, 32))
+    ),
 )

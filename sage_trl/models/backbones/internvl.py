@@ -39,7 +39,7 @@ class SageInternVLConfig(InternVLConfig):
     num_selected_patches: int = 16
     fusion_num_heads: int = 8
     patch_similarity: PatchSimilarity = "nearest"
-    fusion_keys: PatchFeature = "patch"
+    fusion_keys: PatchFeature = "difference"
     fusion_values: PatchFeature = "difference"
 
 
