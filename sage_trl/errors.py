@@ -30,6 +30,14 @@ class LockedError(SageError):
     exit_code = 6
 
 
+class StoppedError(SageError):
+    """A signal arrived and everything was saved."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
 class DivergedError(SageError):
     """Training met a loss or a gradient that is not finite."""
 

@@ -101,7 +101,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     values = {**_read_yaml(path), **parse_overrides(overrides)}
     stage = values.get("stage")
-    if stage not in CONFIGS:
+    if not isinstance(stage, str) or stage not in CONFIGS:
         raise RecipeError(f"{path}: stage is {stage!r}\n  remedy: set it to one of {', '.join(CONFIGS)}")
     config_class = CONFIGS[stage]
     run_types, config_types = field_types(RunArguments), field_types(config_class)
@@ -113,6 +113,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if lacking:
         raise RecipeError(f"{path}: {lacking[0]!r} is missing\n  remedy: set it in the recipe or with --{lacking[0]}")
     run = RunArguments(**{key: value for key, value in checked.items() if key in run_types})
+    _ = run.tiny_size  # checks its keys
     settings = {**STAGE_DEFAULTS[stage], **{key: value for key, value in checked.items() if key in config_types}}
     try:
         training = config_class(**settings)
@@ -139,7 +140,12 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
             has_value = position < len(words) and not words[position].startswith("--")
             text = words[position] if has_value else "true"
             position += has_value
-        values[key.replace("-", "_")] = yaml.safe_load(text)
+        try:
+            values[key.replace("-", "_")] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise RecipeError(
+                f"--{key}: {text!r} is not YAML\n  remedy: quote the value, or close its brackets"
+            ) from None
     return values
 
 
@@ -155,9 +161,11 @@ def check_type(key: str, value: Any, kind: Any, source: str) -> Any:
     Raises:
         RecipeError: the value has another type.
     """
-    adapter = TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
+    adapter = TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))
+    # A bare `--learning_rate` is true, which must not become the number 1.
+    strict = True if isinstance(value, bool) else None
     try:
-        return adapter.validate_python(value)
+        return adapter.validate_python(value, strict=strict)
     except ValidationError as error:
         if value is False and _accepts(adapter, "no"):
             return adapter.validate_python("no")  # YAML reads `save_strategy: no` as a false
@@ -197,8 +205,13 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe\n  remedy: check the path; recipes/ holds ready ones") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}\n  remedy: give a YAML file; recipes/ holds ready ones") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not YAML: {error}\n  remedy: mend the recipe") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: holds {type(values).__name__}, not keys with values\n  remedy: write 'key: value'")
+    odd = [key for key in values if not isinstance(key, str)]
+    if odd:
+        raise RecipeError(f"{path}: key {odd[0]!r} is not a word\n  remedy: write 'key: value'")
     return values

@@ -6,7 +6,6 @@ names file, line, field, value and remedy.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from sage_trl.errors import DataError
+from sage_trl.storage import read_json_lines
 
 Level = Literal["standard_comparison", "defect_identification", "defect_diagnosis"]
 LEVELS: tuple[Level, ...] = ("standard_comparison", "defect_identification", "defect_diagnosis")
@@ -175,14 +175,7 @@ def iterate_records(kind: type[AnyRecord], path: Path) -> Iterator[tuple[int, An
     Raises:
         DataError: the file is missing, a line is not JSON or is no valid record.
     """
-    if not path.is_file():
-        raise DataError.at(path, None, "no such file", "check the path, or run the tool that writes it first")
-    with path.open(encoding="utf-8") as lines:
-        for number, text in enumerate(lines, start=1):
-            if not text.strip():
-                continue
-            try:
-                value = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise DataError.at(path, number, f"not JSON: {error}", "write one JSON object per line") from None
-            yield number, parse_record(kind, value, path, number)
+    for number, value in read_json_lines(path):
+        if isinstance(value, DataError):
+            raise value
+        yield number, parse_record(kind, value, path, number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from sage_trl.errors import DataError
+from sage_trl.errors import DataError, LockedError
 
 
 @contextmanager
@@ -50,6 +51,31 @@ def read_json(path: Path) -> Any:
         raise DataError.at(path, None, "no such file", "check the path, or run the tool that writes it first") from None
     except json.JSONDecodeError as error:
         raise DataError.at(path, error.lineno, f"not JSON: {error}", "mend the file or write it anew") from None
+    except UnicodeDecodeError as error:
+        raise DataError.at(path, None, f"not UTF-8: {error}", "save the file as UTF-8") from None
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield (line number from 1, value or the `DataError` that says why there is none) for each non-empty line.
+
+    Raises:
+        DataError: missing file.
+    """
+    if not path.is_file():
+        raise DataError.at(path, None, "no such file", "check the path, or run the tool that writes it first")
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, _parse_line(line, path, number)
+
+
+def _parse_line(line: bytes, path: Path, number: int) -> Any:
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return DataError.at(path, number, f"not UTF-8: {error}", "save the file as UTF-8")
+    except json.JSONDecodeError as error:
+        return DataError.at(path, number, f"not JSON: {error}", "write one JSON object per line")
 
 
 def to_line(value: Any) -> str:
@@ -66,14 +92,24 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 class JsonlAppender:
     """Appends rows that survive a kill: each batch reaches the disk before `append` returns.
 
-    A line that an earlier kill cut short is removed on opening, so a resumed file holds whole rows only.
+    A line that an earlier kill cut short is removed on opening, so a resumed file holds whole rows only. The file is
+    locked until it is closed.
+
+    Raises:
+        LockedError: another process has it open.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            _drop_torn_line(path)
         self._stream = path.open("a", encoding="utf-8", newline="\n")
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._stream.close()
+            raise LockedError(
+                f"{path}: another process writes to it\n  remedy: wait until it is done, or write elsewhere"
+            ) from None
+        _drop_torn_line(path)
 
     def append(self, rows: Iterable[Any]) -> None:
         self._stream.writelines(to_line(row) for row in rows)

@@ -17,7 +17,7 @@ from transformers import set_seed
 from sage_trl.data.dataset import read_ad_pl
 from sage_trl.data.fact_sets import read_facts
 from sage_trl.data.rows import PairCounts, load_ad_pl
-from sage_trl.errors import DataError, RecipeError
+from sage_trl.errors import DataError, RecipeError, StoppedError
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.parts import PartSize
 from sage_trl.models.prompt import question_messages, with_images_and_facts
@@ -26,9 +26,12 @@ from sage_trl.recipe import TINY_MODEL, Recipe, RunArguments
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.entropy_dpo_trainer import EntropyDPOTrainer
 from sage_trl.trainer.sfe_trainer import SFETrainer
+from sage_trl.trainer.stop_on_signal import StopOnSignal
 
 logger = logging.getLogger(__name__)
-CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+STATE_FILE = "trainer_state.json"
+# Whole, sharded, of an adapter; and the folders of DeepSpeed and FSDP.
+WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "global_step*", "pytorch_model_fsdp_*")
 
 
 def run_training(recipe: Recipe, console: Console) -> Path:
@@ -38,7 +41,8 @@ def run_training(recipe: Recipe, console: Console) -> Path:
         The directory of the trained model.
 
     Raises:
-        SageError: recipe, data or model cannot be used; nothing was trained.
+        SageError: recipe, data or model cannot be used, and nothing was trained; or a signal stopped the run, or it
+            diverged, and its checkpoints are there.
     """
     run, args = recipe.run, recipe.training
     checkpoint = find_checkpoint(Path(args.output_dir), resume=run.resume)
@@ -53,7 +57,13 @@ def run_training(recipe: Recipe, console: Console) -> Path:
         if counts.questions:
             console.print(counts.summary(), highlight=False)
         console.print(f"{len(train_rows)} rows; " + (f"resuming {checkpoint.name}" if checkpoint else "starting anew"))
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    stop = StopOnSignal()
+    trainer.add_callback(stop)
+    with stop.listening():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if stop.received is not None:
+        step = f"stopped by {stop.received.name} after step {trainer.state.global_step}, which is saved"
+        raise StoppedError(f"{step}\n  remedy: the same command with --resume goes on from there", stop.received)
     trainer.save_model()
     trainer.save_state()
     return Path(args.output_dir)
@@ -65,17 +75,22 @@ def find_checkpoint(output_dir: Path, *, resume: bool) -> Path | None:
     Raises:
         RecipeError: the directory holds a run already and `resume` was not asked for.
     """
-    found = sorted(output_dir.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    numbered = {int(path.name.rpartition("-")[2]): path for path in output_dir.glob("checkpoint-*[0-9]")}
+    found = [path for _, path in sorted(numbered.items(), reverse=True)]
     if not resume:
-        if found or (output_dir / "model.safetensors").exists():
+        if found or any(any(output_dir.glob(pattern)) for pattern in WEIGHT_FILES):
             raise RecipeError(
                 f"output_dir {output_dir} already holds a run\n"
                 "  remedy: pass --resume to go on with it, choose another output_dir, or delete it"
             )
         return None
-    # A kill while saving leaves a checkpoint without its last files.
-    whole = [path for path in found if all((path / name).is_file() for name in CHECKPOINT_FILES)]
-    return whole[0] if whole else None
+    # The state is written last: a checkpoint without it was cut short by a kill.
+    whole = [path for path in found if (path / STATE_FILE).is_file()]
+    if not whole:
+        return None
+    if not any(any(whole[0].glob(pattern)) for pattern in WEIGHT_FILES):
+        raise RecipeError(f"{whole[0]}: holds no weights\n  remedy: delete it to go on from the one before")
+    return whole[0]
 
 
 def warn_of_long_warmup(args: Any, num_rows: int) -> None:
@@ -135,20 +150,31 @@ def _build_trainer(recipe: Recipe, train_rows: Dataset, validation_rows: Dataset
         "eval_dataset": validation_rows,
         "processing_class": processor,
     }
-    if isinstance(args, EntropyDPOConfig):
+    is_preference = isinstance(args, EntropyDPOConfig)
+    if is_preference:
         if recipe.run.model == TINY_MODEL:
             raise RecipeError("model: tiny is random; stage 2 starts from a stage 1 run\n  remedy: set model to it")
         reference, _ = _load_model(recipe)
-        return EntropyDPOTrainer(model, reference, **shared)
-    return SFETrainer(model, **shared)
+    try:
+        return EntropyDPOTrainer(model, reference, **shared) if is_preference else SFETrainer(model, **shared)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"the trainer cannot be built: {error}\n  remedy: mend the recipe's keys") from error
 
 
 def _load_model(recipe: Recipe) -> tuple[Any, Any]:
     run = recipe.run
-    if run.model != TINY_MODEL:
-        # Trainable weights stay in fp32 under bf16 autocast: at lr 2e-6 an update of a bf16 weight rounds to nothing.
-        return load_pretrained(run.model, dtype=torch.float32, fusion=run.fusion, seed=recipe.training.seed)
-    return build_tiny_internvl(_texts(recipe), run.tiny_size, recipe.training.seed, run.fusion)
+    if run.model == TINY_MODEL:
+        return _build_tiny(recipe)
+    # Trainable weights stay in fp32 under bf16 autocast: at lr 2e-6 an update of a bf16 weight rounds to nothing.
+    return load_pretrained(run.model, dtype=torch.float32, fusion=run.fusion, seed=recipe.training.seed)
+
+
+def _build_tiny(recipe: Recipe) -> tuple[Any, Any]:
+    run = recipe.run
+    try:
+        return build_tiny_internvl(_texts(recipe), run.tiny_size, recipe.training.seed, run.fusion)
+    except ValueError as error:
+        raise RecipeError(f"the tiny model cannot be built: {error}\n  remedy: mend its sizes or heads") from error
 
 
 def _texts(recipe: Recipe) -> Iterator[str]:

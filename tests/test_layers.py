@@ -10,7 +10,8 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     {"errors"},
     {"command_line"},
-    {"records", "storage", "lexicon"},
+    {"storage"},
+    {"records", "lexicon"},
     {"preferences", "models"},
     {"data"},
     {"judge", "facts"},

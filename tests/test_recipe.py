@@ -17,7 +17,8 @@ MINIMAL = {"stage": "sfe", "model": "tiny", "dataset": "data", "output_dir": "ru
 
 @pytest.fixture
 def write(tmp_path):
-    def write_recipe(**values) -> Path:
+    def write_recipe(values=None, **more) -> Path:
+        values = {**(values or {}), **more}
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump({key: value for key, value in values.items() if value is not ...}))
         return path
@@ -70,13 +71,20 @@ def test_overrides_win_and_are_read_as_yaml(write):
         ({"train_parts": "fusion"}, ["'train_parts'", "'fusion'"]),
         ({"stage": "dpoo"}, ["'dpoo'", "edpo"]),
         ({"model": ...}, ["'model'"]),
+        ({"stage": ["sfe"]}, ["['sfe']", "edpo"]),
         ({"stage": "edpo", "loss_type": ["ipo"]}, ["loss_type", "ipo"]),
+        ({"learning_rate": True}, ["'learning_rate'", "True", "float"]),
+        ({"max_steps": True}, ["'max_steps'", "True"]),
+        ({"reference_dropout": 7}, ["reference_dropout", "7"]),
+        ({"train_parts": ["fussion"]}, ["fussion", "fusion"]),
+        ({"packing": True}, ["packing", "unpacked"]),
+        ({"stage": "edpo", "eta": float("nan")}, ["'eta'", "nan"]),
+        ({7: "x"}, ["7", "not a word"]),
     ],
 )
 def test_faults_name_key_value_and_remedy(write, change, words):
     with pytest.raises(RecipeError) as error:
-        recipe = load_recipe(write(**{**MINIMAL, **change}))
-        _ = recipe.run.tiny_size
+        load_recipe(write({**MINIMAL, **change}))
     message = str(error.value)
     assert "remedy:" in message
     for word in words:
@@ -89,10 +97,27 @@ def test_words_that_belong_to_no_key_are_refused(words):
         parse_overrides(words)
 
 
-@pytest.mark.parametrize(("text", "reason"), [("- a\n", "list"), ("a: [", "not YAML")])
+def test_a_value_that_is_no_yaml_is_refused():
+    with pytest.raises(RecipeError, match=r"--output_dir: '\[1,' is not YAML"):
+        parse_overrides(["--output_dir", "[1,"])
+
+
+def test_no_is_a_word_where_a_word_is_wanted(write):
+    assert load_recipe(write(**MINIMAL), ["--save_strategy", "no"]).training.save_strategy == "no"
+    assert load_recipe(write(**MINIMAL), ["--use_facts", "no"]).training.use_facts is False
+
+
+def test_a_directory_is_no_recipe(tmp_path):
+    with pytest.raises(RecipeError, match="directory"):
+        load_recipe(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [(b"- a\n", "list"), (b"a: [", "not YAML"), (b"model: caf\xe9", "not YAML")]
+)
 def test_a_file_that_is_no_recipe(tmp_path, text, reason):
     path = tmp_path / "recipe.yaml"
-    path.write_text(text)
+    path.write_bytes(text)
     with pytest.raises(RecipeError, match=reason):
         load_recipe(path)
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sage_trl.command_line import run_tool
+from sage_trl.command_line import run_tool, seed_number
 from sage_trl.data.building import LevelCount, build_dataset
 from sage_trl.data.sources import SOURCES, SourceOptions, open_source
 
@@ -26,7 +26,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--source", required=True, help=f"one of {', '.join(sorted(SOURCES))}")
     parser.add_argument("--root", type=Path, help="directory of the source's files; not needed for synthetic")
     parser.add_argument("--output", required=True, type=Path, help="dataset directory to write")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument(
         "--groups",
         nargs="+",

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sage_trl.command_line import run_tool
+from sage_trl.command_line import run_tool, seed_number
 from sage_trl.evaluation.demo_steps import StepLog, sources_key, step_key
 from sage_trl.evaluation.demo_summary import STAGES, SUMMARY_FILE, write_demo_summary
 from sage_trl.evaluation.predictions import CONTROLS, SETTINGS
@@ -59,8 +59,8 @@ def main() -> int:
     arguments = _parser().parse_args()
     output = arguments.output or Path("runs", "demo" if arguments.source == "synthetic" else f"demo-{arguments.source}")
     start = time.monotonic()
-    print("environment of all steps:", " ".join(f"{name}={value}" for name, value in _environment().items()))
-    runner = StepRunner(output)
+    runner = StepRunner(output, quiet=arguments.quiet)
+    runner.say("environment of all steps: " + " ".join(f"{name}={value}" for name, value in _environment().items()))
     dataset, evaluation = output / "data", output / "evaluation"
     code = runner.run(data_steps(arguments.source, arguments.root, dataset, arguments.seed))
     if code:
@@ -73,8 +73,10 @@ def main() -> int:
     if code:
         return code
     controls = [(CONTROLLED_STAGE, control) for control in (*CONTROLS, "no_facts")]
-    print_table(write_demo_summary(output, evaluation, splits, controls, title=f"{arguments.source}, held-out groups"))
-    print(f"total {_minutes(time.monotonic() - start)}; results in {output}, figures in {output / SUMMARY_FILE}")
+    table = write_demo_summary(output, evaluation, splits, controls, title=f"{arguments.source}, held-out groups")
+    if not arguments.quiet:
+        print_table(table)
+    runner.say(f"total {_minutes(time.monotonic() - start)}; results in {output}, figures in {output / SUMMARY_FILE}")
     return 0
 
 
@@ -122,9 +124,15 @@ def evaluation_steps(dataset: Path, output: Path, evaluation: Path, splits: Sequ
 class StepRunner:
     """Runs the steps that are not done yet, one after the other."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._log = StepLog(output / "steps.json")
         self._key = sources_key([REPOSITORY / "sage_trl", REPOSITORY / "tools"])
+
+    def say(self, text: str) -> None:
+        """Print at once, unless quiet."""
+        if not self._quiet:
+            print(text, flush=True)
 
     def run(self, steps: Sequence[Step]) -> int:
         """Run the steps up to the first that fails; returns its exit code, or 0."""
@@ -133,7 +141,7 @@ class StepRunner:
             self._key = step_key(arguments, self._key)
             state = self._log.state(step.name, self._key)
             if state == "done":
-                print(f"== {step.name}: done before", flush=True)
+                self.say(f"== {step.name}: done before")
                 continue
             code = self._run_step(step, arguments + (step.resume if state == "stopped" else ()), state == "new")
             if code:
@@ -144,16 +152,16 @@ class StepRunner:
     def _run_step(self, step: Step, arguments: Sequence[str], is_new: bool) -> int:
         # Only what an earlier demo has made is removed; anything else there is for the tool to refuse.
         if is_new and step.produces is not None and step.produces.exists() and self._log.is_known(step.name):
-            print(f"\n== {step.name}: removing {step.produces}, made by an earlier demo")
+            self.say(f"\n== {step.name}: removing {step.produces}, made by an earlier demo")
             shutil.rmtree(step.produces)
         self._log.note(step.name, self._key, None)
         # Not through `accelerate launch`, which turns every failure of the tool into exit code 1.
-        command = [os.path.relpath(sys.executable), *arguments]
-        print(f"\n== {step.name}\n$ {shlex.join(command)}", flush=True)
+        command = [os.path.relpath(sys.executable), *arguments, *(["--quiet"] if self._quiet else [])]
+        self.say(f"\n== {step.name}\n$ {shlex.join(command)}")
         start = time.monotonic()
         code = _run(command)
         seconds = time.monotonic() - start
-        print(f"== {step.name}: {_minutes(seconds)}", flush=True)
+        self.say(f"== {step.name}: {_minutes(seconds)}")
         if code == 0:
             self._log.note(step.name, self._key, seconds)
         return code
@@ -186,7 +194,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--source", default="synthetic", metavar="NAME", help="as build_dataset.py takes it")
     parser.add_argument("--root", type=Path, metavar="DIR", help="where the source's images are")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/demo, or runs/demo-SOURCE")
-    parser.add_argument("--seed", type=int, default=0, help="of the data and of all trainings, default 0")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of the data and of all trainings, default 0")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     return parser
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sage_trl.command_line import run_tool
+from sage_trl.command_line import run_tool, seed_number
 from sage_trl.evaluation.predictions import CONTROLS, SETTINGS
 
 
@@ -34,6 +34,7 @@ def main() -> int:
             batch_size=arguments.batch_size,
             max_new_tokens=arguments.max_new_tokens,
             judge=arguments.judge,
+            facts=arguments.facts,
             use_facts=not arguments.no_facts,
             seed=arguments.seed,
             quiet=arguments.quiet,
@@ -63,8 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-new-tokens", type=_positive_integer, default=48, metavar="N", help="per reply, default 48"
     )
+    parser.add_argument("--facts", type=Path, metavar="FILE", help="facts.jsonl; default: the one in the dataset")
     parser.add_argument("--judge", choices=["rule"], help="score the replies' type, place and logic (mle_rule)")
-    parser.add_argument("--seed", type=int, default=0, help="of the shuffling controls and the intervals, default 0")
+    parser.add_argument(
+        "--seed", type=seed_number, default=0, help="of the shuffling controls and the intervals, default 0"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress and no table")
     inputs = parser.add_mutually_exclusive_group()
     inputs.add_argument("--control", nargs="+", choices=CONTROLS, help="replace an input by one that tells nothing")

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from sage_trl.command_line import run_tool
+from sage_trl.command_line import run_tool, seed_number
 from sage_trl.data.dataset import read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE
 from sage_trl.errors import DataError
@@ -21,7 +21,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--dataset", required=True, type=Path, help="dataset directory")
     parser.add_argument("--writer", default="template", help="template: by category, blind to the label")
     parser.add_argument("--count", type=int, default=4, help=f"sentences per image, 1 to {MAX_FACTS}")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument("--output", type=Path, help=f"file to write; default DATASET/{FACTS_FILE}")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser.parse_args()

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from sage_trl.command_line import run_tool
 from sage_trl.data.dataset import read_ad_pl
-from sage_trl.judge.scorer import SCORES_FILE, open_judge, score_answers
+from sage_trl.judge.scorer import SCORES_FILE, merge_scores, open_judge, score_answers
 from sage_trl.judge.summary import CRITERIA, ScoreSummary, summarise_scores
 from sage_trl.storage import write_jsonl
 
@@ -23,7 +23,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--dataset", required=True, type=Path, help="dataset directory")
     parser.add_argument("--judge", default="rule", help="rule: from ground truth; openai comes later")
     parser.add_argument("--output", type=Path, help=f"file to write; default DATASET/{SCORES_FILE}")
-    parser.add_argument("--split", nargs="+", help="splits to score; default all")
+    parser.add_argument("--split", nargs="+", help="splits to score, keeping the scores of the others; default all")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser.parse_args()
 
@@ -51,7 +51,8 @@ def main() -> int:
     output = arguments.output or arguments.dataset / SCORES_FILE
     progress = track(inspections, "score", console=Console(stderr=True), disable=arguments.quiet)
     scores = list(score_answers(judge, progress))
-    write_jsonl(output, (score.model_dump(mode="json") for score in scores))
+    kept = scores if arguments.split is None else merge_scores(output, scores, ad_pl.inspections)
+    write_jsonl(output, (score.model_dump(mode="json") for score in kept))
     summary = summarise_scores(scores)
     console = Console(quiet=arguments.quiet)
     for table in _tables(summary):
@@ -61,7 +62,8 @@ def main() -> int:
     )
     console.print(f"minimum pairs by rank: {shares}", soft_wrap=True)
     console.print(f"dH_max < dH_min in {summary.max_below_min} of {summary.questions} questions", soft_wrap=True)
-    console.print(f"written: {output} ({len(scores)} scores by {judge.name})", soft_wrap=True)
+    kept_too = f", {len(kept) - len(scores)} of other splits kept" if len(kept) > len(scores) else ""
+    console.print(f"written: {output} ({len(scores)} scores by {judge.name}{kept_too})", soft_wrap=True)
     return 0
 
 

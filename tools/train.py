@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
 
+from datasets import disable_progress_bars
 from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
 
 from sage_trl.command_line import run_tool
 from sage_trl.recipe import load_recipe
@@ -22,13 +25,18 @@ def main() -> int:
         description=__doc__, epilog="Every recipe key can be overridden: --learning_rate 1e-5, --resume, ..."
     )
     parser.add_argument("recipe", type=Path, help="YAML recipe, for example recipes/sfe.yaml")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     known, overrides = parser.parse_known_args()
+    if known.quiet:
+        overrides += ["--disable_tqdm", "true"]
+        disable_progress_bars()
+        disable_progress_bar()
     # TRL's configurations set it by its old name, about which a user can do nothing.
     warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=known.quiet)
     # transformers prints its log lines to stdout, beside the progress bar on stderr.
-    with contextlib.redirect_stdout(sys.stderr):
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere if known.quiet else sys.stderr):
         directory = run_training(load_recipe(known.recipe, overrides), console)
     console.print(f"saved {directory}")
     return 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from sage_trl.errors import DataError
@@ -14,30 +16,54 @@ MAX_PIXELS = 50_000_000
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decode an image to RGB.
+    """Decode an image file to RGB.
 
     Raises:
         DataError: no such file, another format, more than 50 million pixels, or broken bytes; names the path.
     """
     if not path.is_file():
         raise DataError.at(path, None, "no such image", "restore the file, or remove its rows from the dataset")
+    return decode_image_bytes(path.read_bytes(), path)
+
+
+def decode_image_bytes(content: bytes, name: Path | str) -> Image.Image:
+    """Decode an image to RGB; 16-bit grey is brought to 8 bits.
+
+    Args:
+        content: the bytes of an image file.
+        name: where they come from, for the error.
+
+    Raises:
+        DataError: another format, more than 50 million pixels, broken bytes, or grey values of unknown range.
+    """
     try:
         with warnings.catch_warnings():
             # Our own cap decides, and says so with the path.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                _check_size(path, image.size)
+            with Image.open(BytesIO(content), formats=FORMATS) as image:
+                _check_size(name, image.size)
                 image.verify()
             # `verify` leaves the image unusable, and alone it misses a cut-off JPEG.
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(BytesIO(content), formats=FORMATS) as image:
                 image.load()
-                return image.convert("RGB")
+                return _to_rgb(image, name)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         remedy = f"replace it by a whole file in one of the formats {', '.join(FORMATS)}"
-        raise DataError.at(path, None, f"unreadable image: {error}", remedy) from None
+        raise DataError.at(name, None, f"unreadable image: {error}", remedy) from None
 
 
-def _check_size(path: Path, size: tuple[int, int]) -> None:
+def _to_rgb(image: Image.Image, name: Path | str) -> Image.Image:
+    # PIL would clip these to 255, which makes nearly all of a 16-bit picture white.
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise DataError.at(
+            name, None, f"image of mode {image.mode!r}, whose range is unknown", "save it with 8 or 16 bits"
+        )
+    return image.convert("RGB")
+
+
+def _check_size(path: Path | str, size: tuple[int, int]) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         problem = f"image of {size[0]}x{size[1]} pixels, more than {MAX_PIXELS:,}"
         raise DataError.at(path, None, problem, "scale it down or cut it into tiles")

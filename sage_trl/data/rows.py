@@ -153,7 +153,7 @@ def read_score_table(path: Path, inspections: Sequence[Inspection]) -> ScoreTabl
             path,
             None,
             f"scores missing for {len(missing)} answers, first {missing[0]}",
-            "run tools/score_mle.py on this dataset, it scores what is missing",
+            "run tools/score_mle.py on this dataset",
         )
     return table
 

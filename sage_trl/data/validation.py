@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sage_trl.data.dataset import (
     INFO_FILE,
@@ -17,7 +17,8 @@ from sage_trl.data.dataset import (
 )
 from sage_trl.data.images import open_image
 from sage_trl.errors import DataError
-from sage_trl.records import Inspection, parse_record
+from sage_trl.records import Inspection, iterate_records, parse_record
+from sage_trl.storage import read_json_lines
 
 
 def check_dataset(directory: Path | str, progress: Callable[[int], None] | None = None) -> list[DataError]:
@@ -44,22 +45,19 @@ def check_dataset(directory: Path | str, progress: Callable[[int], None] | None 
     checked: set[Path] = set()
     lines: dict[str, int] = {}
     splits: dict[str, int] = {}
-    with (root / ROWS_FILE).open(encoding="utf-8") as stream:
-        for number, text in enumerate(stream, start=1):
-            if not text.strip():
-                continue
-            try:
-                row = _parse_line(text, root / ROWS_FILE, number)
-            except DataError as error:
-                faults.append(error)
-                continue
-            splits[row.split] = splits.get(row.split, 0) + 1
-            faults += duplicate_fault(root, lines, row.id, number)
-            lines.setdefault(row.id, number)
-            faults += missing_images(root, image_root, row, number)
-            faults += _unreadable_images(image_root, row, checked)
-            if progress is not None:
-                progress(number)
+    for number, value in read_json_lines(root / ROWS_FILE):
+        try:
+            row = _as_inspection(value, root / ROWS_FILE, number)
+        except DataError as error:
+            faults.append(error)
+            continue
+        splits[row.split] = splits.get(row.split, 0) + 1
+        faults += duplicate_fault(root, lines, row.id, number)
+        lines.setdefault(row.id, number)
+        faults += missing_images(root, image_root, row, number)
+        faults += _unreadable_images(image_root, row, checked)
+        if progress is not None:
+            progress(number)
     if not lines:
         faults.append(DataError.at(root / ROWS_FILE, None, "holds no group", "build the dataset anew"))
     if info is not None and info.splits != splits:
@@ -72,19 +70,15 @@ def unusual_shapes(directory: Path | str) -> dict[str, int]:
     """How many groups and questions depart from AD-PL's five questions and four answers; they load all the same."""
     counts = {"groups without five questions": 0, "questions without four answers": 0}
     path = Path(directory) / ROWS_FILE
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if text.strip():
-            row = _parse_line(text, path, number)
-            counts["groups without five questions"] += len(row.questions) != 5
-            counts["questions without four answers"] += sum(len(q.answers) != 4 for q in row.questions)
+    for _, row in iterate_records(Inspection, path):
+        counts["groups without five questions"] += len(row.questions) != 5
+        counts["questions without four answers"] += sum(len(q.answers) != 4 for q in row.questions)
     return {name: count for name, count in counts.items() if count}
 
 
-def _parse_line(text: str, path: Path, number: int) -> Inspection:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError.at(path, number, f"not JSON: {error}", "write one JSON object per line") from None
+def _as_inspection(value: Any, path: Path, number: int) -> Inspection:
+    if isinstance(value, DataError):
+        raise value
     return parse_record(Inspection, value, path, number)
 
 

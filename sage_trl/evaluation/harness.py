@@ -91,8 +91,13 @@ def evaluate(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run
     metrics = {}
     with PredictionLog(run.output) as log:
         for split, asked in questions.items():
-            _answer(model, Condition(setting, split, run.control), asked, run, log)
-            metrics[split] = _measure(asked, log, run)
+            condition = Condition(setting, split, run.control)
+            _answer(model, condition, asked, run, log)
+            # Graded anew: an earlier run may have known another verdict, or read the reply otherwise.
+            graded = [
+                _grade(model.name, condition, item, log[item.key].prediction, log[item.key].seconds) for item in asked
+            ]
+            metrics[split] = _measure(asked, graded, run)
     return metrics
 
 
@@ -138,8 +143,7 @@ def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: s
     )
 
 
-def _measure(asked: Sequence[EvaluationQuestion], log: PredictionLog, run: EvaluationRun) -> Metrics:
-    predictions = [log[item.key] for item in asked]
+def _measure(asked: Sequence[EvaluationQuestion], predictions: Sequence[Prediction], run: EvaluationRun) -> Metrics:
     scores = None
     if run.judge is not None:
         judged = (

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transformers.utils import cached_file
+
+from sage_trl.models.checkpoints import is_plain_model
 from sage_trl.records import Record, parse_record
 from sage_trl.storage import content_key, file_sha256, read_json
 
@@ -22,13 +25,30 @@ class InferenceSettings(Record):
 
 
 def read_inference_settings(model: str) -> InferenceSettings:
-    """Read `sage_inference.json` of a model directory; a model without one gets the defaults of a fact-enhanced model.
+    """Read `sage_inference.json` beside a model.
+
+    Without that file a fact-enhanced model gets its defaults; a plain model, whose fusion would be random, gets no
+    facts and sees the reference in the prompt.
+
+    Args:
+        model: a directory, or a hub id.
 
     Raises:
-        DataError: the file is there but malformed.
+        DataError: the file is malformed, or there is no such model.
     """
     path = Path(model) / INFERENCE_FILE
-    return parse_record(InferenceSettings, read_json(path), path) if path.is_file() else InferenceSettings()
+    if not Path(model).is_dir():
+        found = cached_file(
+            model,
+            INFERENCE_FILE,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        path = path if found is None else Path(found)
+    if path.is_file():
+        return parse_record(InferenceSettings, read_json(path), path)
+    plain = is_plain_model(model)
+    return InferenceSettings(use_facts=not plain, reference_in_prompt=plain)
 
 
 def model_fingerprint(model: str, revision: str | None = None) -> str:

@@ -42,6 +42,7 @@ class EvaluationOptions:
     batch_size: int = 64
     max_new_tokens: int = 48
     judge: str | None = None
+    facts: Path | None = None
     use_facts: bool = True
     seed: int = 0
     quiet: bool = False
@@ -61,7 +62,7 @@ def run_evaluation(options: EvaluationOptions) -> Results:
     settings = {model: read_inference_settings(model) for model in _by_name(options.models).values()}
     directory = read_ad_pl(options.dataset)
     wants_facts = options.use_facts and any(setting.use_facts for setting in settings.values())
-    facts = read_facts(options.dataset / FACTS_FILE) if wants_facts else None
+    facts = read_facts(options.facts or options.dataset / FACTS_FILE) if wants_facts else None
     if options.quiet:
         disable_progress_bar()  # of the weights being loaded
     results: Results = {}

@@ -72,13 +72,13 @@ class TemplateBank:
     """Draws one wording per kind of fact, by category and a hash of the picture alone."""
 
     model = "template-bank"
-    prompt_version = "templates-1"
 
     def __init__(self, count: int = 4, seed: int = 0) -> None:
         if not 1 <= count <= MAX_FACTS:
             raise ValueError(f"{count} facts asked for; the template bank has 1 to {MAX_FACTS}")
         self._count = count
         self._seed = seed
+        self.prompt_version = f"templates-1 count-{count} seed-{seed}"
 
     def write(self, inspection: Inspection, image: Image.Image) -> list[str]:
         """Facts on the category; `image` only decides the wording."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
-from sage_trl.errors import SageError
+from sage_trl.errors import DataError, SageError
 from sage_trl.judge.criteria import CriterionScores, Judge
 from sage_trl.judge.rule import RuleJudge
-from sage_trl.records import Inspection, JudgeScore
+from sage_trl.records import Inspection, JudgeScore, iterate_records
 
 SCORES_FILE = "scores.jsonl"
 
-__all__ = ["SCORES_FILE", "CriterionScores", "Judge", "open_judge", "score_answers"]
+__all__ = ["SCORES_FILE", "CriterionScores", "Judge", "merge_scores", "open_judge", "score_answers"]
 
 
 def open_judge(name: str) -> Judge:
@@ -43,3 +45,31 @@ def score_answers(judge: Judge, inspections: Iterable[Inspection]) -> Iterator[J
                     mle=scores.mle,
                     judge=judge.name,
                 )
+
+
+def merge_scores(path: Path, new: Sequence[JudgeScore], inspections: Iterable[Inspection]) -> list[JudgeScore]:
+    """`new` and the scores of other groups that `path` holds already, in the order of the dataset.
+
+    Args:
+        path: an earlier score file, which need not exist.
+        new: scores of some groups.
+        inspections: all of the dataset.
+
+    Raises:
+        DataError: a faulty file, or scores by another judge, which must not be mixed.
+    """
+    if not path.exists():
+        return list(new)
+    by_group: defaultdict[str, list[JudgeScore]] = defaultdict(list)
+    judges = {score.judge for score in new}
+    scored = {score.group_id for score in new}
+    for line, earlier in iterate_records(JudgeScore, path):
+        if earlier.group_id in scored:
+            continue
+        if earlier.judge not in judges:
+            problem = f"holds scores of other groups by {earlier.judge!r}, not by {', '.join(sorted(judges))}"
+            raise DataError.at(path, line, problem, "write to another --output, or score all splits")
+        by_group[earlier.group_id].append(earlier)
+    for score in new:
+        by_group[score.group_id].append(score)
+    return [score for inspection in inspections for score in by_group[inspection.id]]

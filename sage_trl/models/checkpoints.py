@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
@@ -50,17 +51,9 @@ def load_pretrained(
     """
     source = str(name_or_path)
     revision = {key: value for key, value in model_kwargs.items() if key in ("revision", "cache_dir")}
-    try:
-        config = AutoConfig.from_pretrained(source, **revision)
-    except (OSError, ValueError) as error:
-        raise DataError.at(source, None, f"no model can be loaded: {error}", "check the path or the hub id") from None
-    sage_types = {classes[0].model_type: classes for classes in BACKBONES.values()}  # type: ignore[attr-defined]
+    config = _load_config(source, revision)
     is_plain = config.model_type in BACKBONES
-    supported = BACKBONES | sage_types
-    if config.model_type not in supported:
-        problem = f"model type {config.model_type!r} is not supported"
-        raise DataError.at(source, None, problem, f"use one of {', '.join(sorted(supported))}")
-    config_class, model_class, processor_class = supported[config.model_type]
+    config_class, model_class, processor_class = (BACKBONES | _sage_types())[config.model_type]
     processor = _load_processor(source, processor_class, revision)
     if is_plain:
         fact_token_id = _add_fact_token(processor.tokenizer)
@@ -70,22 +63,51 @@ def load_pretrained(
         _refuse_other_fusion(source, config, fusion or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, report = model_class.from_pretrained(  # type: ignore[attr-defined]
-            source,
-            config=config,
-            dtype=dtype,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are reported, and refused below with their names
-            **model_kwargs,
-        )
+        try:
+            model, report = model_class.from_pretrained(  # type: ignore[attr-defined]
+                source,
+                config=config,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are reported, and refused below with their names
+                **model_kwargs,
+            )
+        except (OSError, SafetensorError) as error:
+            problem = f"the weights cannot be read: {error}"
+            raise DataError.at(source, None, problem, "fetch or save the model anew") from None
     _refuse_partial_load(source, report, may_lack_fusion=is_plain)
     return model.eval(), processor
+
+
+def is_plain_model(name_or_path: str | Path) -> bool:
+    """Whether this is a base model without a fusion.
+
+    Raises:
+        DataError: no such model, or an unsupported architecture.
+    """
+    return _load_config(str(name_or_path), {}).model_type in BACKBONES
 
 
 def save_pretrained(model: Any, processor: Any, directory: Path) -> None:
     """Save model and processor so that `load_pretrained` finds both."""
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
+
+
+def _sage_types() -> dict[str, tuple[type, type, type]]:
+    return {classes[0].model_type: classes for classes in BACKBONES.values()}  # type: ignore[attr-defined]
+
+
+def _load_config(source: str, revision: Mapping[str, Any]) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(source, **revision)
+    except (OSError, ValueError) as error:
+        raise DataError.at(source, None, f"no model can be loaded: {error}", "check the path or the hub id") from None
+    supported = BACKBONES | _sage_types()
+    if config.model_type not in supported:
+        problem = f"model type {config.model_type!r} is not supported"
+        raise DataError.at(source, None, problem, f"use one of {', '.join(sorted(supported))}")
+    return config
 
 
 def _refuse_other_fusion(source: str, config: Any, fusion: Mapping[str, Any]) -> None:
@@ -115,8 +137,12 @@ def _refuse_partial_load(source: str, report: Mapping[str, Any], *, may_lack_fus
 
 def _load_processor(source: str, processor_class: type, revision: Mapping[str, Any]) -> Any:
     # torchvision's image processors are used where it is installed, PIL's elsewhere: AutoImageProcessor decides.
-    image_processor = AutoImageProcessor.from_pretrained(source, **revision)
-    tokenizer = AutoTokenizer.from_pretrained(source, **revision)
+    try:
+        image_processor = AutoImageProcessor.from_pretrained(source, **revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, **revision)
+    except (OSError, ValueError) as error:
+        problem = f"no processor can be loaded: {error}"
+        raise DataError.at(source, None, problem, "save the processor beside the model") from None
     settings, _ = processor_class.get_processor_dict(source, **revision)  # type: ignore[attr-defined]
     template = settings.get("chat_template") or tokenizer.chat_template
     return processor_class(

@@ -9,6 +9,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sage_trl.errors import DataError
+from sage_trl.models.fact_enhanced import FACT_TOKEN
 from sage_trl.models.prompt import with_images_and_facts
 
 
@@ -38,7 +40,12 @@ def encode_prompts(
     Returns:
         The processor's batch and, with facts, `fact_input_ids`, `fact_attention_mask`, `test_num_tiles`,
         `reference_num_tiles`, `reference_mask` and, if any row has a reference, `reference_pixel_values`.
+
+    Raises:
+        DataError: a text holds a placeholder of the prompt.
     """
+    for row in rows:
+        _refuse_placeholders(processor, row)
     texts = [
         render_prompt(processor, row, use_facts=use_facts, reference_in_prompt=reference_in_prompt) for row in rows
     ]
@@ -55,6 +62,16 @@ def encode_prompts(
         if reference_in_prompt:
             batch["test_num_tiles"] = count_tiles(processor, [row["images"][-1] for row in rows])
     return batch
+
+
+def _refuse_placeholders(processor: Any, row: Mapping[str, Any]) -> None:
+    texts = [*row["facts"], *(message["content"] for message in row["prompt"])]
+    for placeholder in (FACT_TOKEN, processor.image_token):
+        found = next((text for text in texts if placeholder in text), None)
+        if found is not None:
+            name = f"question {row.get('group_id')}/{row.get('question_id')}"
+            problem = f"{name}: {found!r} holds {placeholder}, which stands for a fact or an image"
+            raise DataError(f"{problem}\n  remedy: remove it from the question or the facts")
 
 
 def encode_facts(tokenizer: Any, facts: Sequence[Sequence[str]]) -> dict[str, Tensor]:

@@ -46,7 +46,7 @@ class TinySize:
     vision_layers: int = 2
     vision_heads: int = 4
     text_width: int = 128
-    text_layers: int = 4
+    text_layers: int = 3
     text_heads: int = 4
     vocab_size: int = 1024
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from torch import Tensor
 from trl.data_utils import apply_chat_template
 from trl.trainer.utils import flush_left
 
-from sage_trl.data.images import open_image
+from sage_trl.data.images import decode_image_bytes, open_image
+from sage_trl.errors import DataError
 from sage_trl.models.encoding import encode_prompts
 from sage_trl.models.prompt import as_parts
 
@@ -44,7 +44,14 @@ class FactCollator:
     seed: int = 0
 
     def prepare(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Rows with decoded images; a file that several rows share is decoded once."""
+        """Rows with decoded images; a file that several rows share is decoded once.
+
+        Raises:
+            DataError: a row without facts although they are to be fused, or an unreadable image.
+        """
+        if self.use_facts:
+            for row in rows:
+                _check_facts(row)
         decoded: dict[str, Image.Image] = {}
         return [
             {
@@ -120,6 +127,13 @@ class EntropyDPOCollator(FactCollator):
         return batch
 
 
+def _check_facts(row: Row) -> None:
+    if not row.get("facts"):
+        problem = f"row {row['group_id']}/{row['question_id']} has no facts, so nothing would be fused"
+        remedy = "run tools/generate_facts.py and give load_ad_pl its file, or set use_facts to false"
+        raise DataError(f"{problem}\n  remedy: {remedy}")
+
+
 def decode_image(image: Any, decoded: dict[str, Image.Image]) -> Image.Image:
     """Decode an image column's value: a PIL image, a path, or the `{"path", "bytes"}` of an undecoded `Image` feature.
 
@@ -131,7 +145,7 @@ def decode_image(image: Any, decoded: dict[str, Image.Image]) -> Image.Image:
         return image
     path = image["path"] if isinstance(image, Mapping) else str(image)
     if isinstance(image, Mapping) and image["bytes"] is not None:
-        return Image.open(BytesIO(image["bytes"])).convert("RGB")
+        return decode_image_bytes(image["bytes"], path or "image column")
     if path not in decoded:
         decoded[path] = open_image(Path(path))
     return decoded[path]

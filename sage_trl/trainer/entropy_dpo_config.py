@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from trl import DPOConfig
 
-from sage_trl.trainer.fact_arguments import FactArguments
+from sage_trl.trainer.fact_arguments import COLLATOR_OPTIONS, FactArguments, refuse_options
 from sage_trl.trainer.losses import Objective
 
 
@@ -30,19 +30,23 @@ class EntropyDPOConfig(FactArguments, DPOConfig):
     def __post_init__(self) -> None:
         """Refuse TRL options that have no meaning beside an offset per pair, or are not built yet."""
         super().__post_init__()
-        refused = {
-            "loss_type": self.loss_type != ["sigmoid"],
-            "f_divergence_type": self.f_divergence_type != "reverse_kl",
-            "ld_alpha": self.ld_alpha is not None,
-            "use_weighting": self.use_weighting,
-            "precompute_ref_log_probs": self.precompute_ref_log_probs,
-            "sync_ref_model": self.sync_ref_model,
+        self.check_fact_arguments()
+        fixed = {
+            "loss_type": (["sigmoid"],),
+            "loss_weights": (None,),
+            "label_smoothing": (0.0,),
+            "f_divergence_type": ("reverse_kl",),
+            "ld_alpha": (None,),
+            "use_weighting": (False,),
+            "precompute_ref_log_probs": (False,),
+            "sync_ref_model": (False,),
         }
-        named = [f"{name}: {getattr(self, name)!r}" for name, is_refused in refused.items() if is_refused]
-        if named:
-            raise ValueError(
-                f"{', '.join(named)}: E-DPO is -log sigmoid of the reward margin minus eta * dH against a frozen "
-                "reference (eq. 6-7); leave these options at TRL's defaults"
-            )
+        reason = (
+            "E-DPO is -log sigmoid of the reward margin of whole answers minus eta * dH against a frozen reference "
+            "(eq. 6-7)"
+        )
+        refuse_options(self, {**COLLATOR_OPTIONS, **fixed}, reason)
+        if self.beta <= 0:
+            raise ValueError(f"beta is {self.beta}; it must be positive")
         if self.eta < 0 or self.kl_coef < 0:
             raise ValueError(f"eta ({self.eta}) and kl_coef ({self.kl_coef}) must not be negative")

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from trl import DPOTrainer
-from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import use_adapter
 
 from sage_trl.trainer.collators import PAIR_KINDS, EntropyDPOCollator
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
@@ -42,7 +40,7 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
 
     Args:
         model: the model after stage 1.
-        ref_model: a frozen copy of it, pi_ref; None for a PEFT model, whose adapter provides it.
+        ref_model: a copy of it, pi_ref; it is frozen.
         args: `EntropyDPOConfig`.
         train_dataset, eval_dataset: rows of `load_ad_pl(kind="preference")`.
         processing_class: the model's processor.
@@ -64,12 +62,11 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
         data_collator: Any = None,
         **kwargs: Any,
     ) -> None:
-        if args is None:
-            raise ValueError("EntropyDPOTrainer needs `args`, an EntropyDPOConfig")
+        if args is None or ref_model is None:
+            raise ValueError("EntropyDPOTrainer needs `args`, an EntropyDPOConfig, and `ref_model`, a second instance")
         self.prepare_parts(model, args)
         self.stage = "edpo" if args.eta else "dpo"
-        if ref_model is not None:
-            ref_model.requires_grad_(False)
+        ref_model.requires_grad_(False)
         collator = data_collator or EntropyDPOCollator(
             processing_class, args.use_facts, args.reference_in_prompt, args.reference_dropout, args.seed
         )
@@ -111,16 +108,18 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
             metrics["kl"] = token_kl(outputs.log_probs, ref_log_probs), outputs.label_mask
             loss = loss + self.args.kl_coef * self._mean_over_processes(*metrics["kl"])
         self._log_batch(metrics, inputs["attention_mask"].sum())
+        if return_outputs:
+            # The fused head builds no logits, which `predict` returns.
+            with torch.no_grad():
+                outputs = model(
+                    **{key: model_inputs[key] for key in model_inputs if key not in ("labels", "fused_lm_head")}
+                )
         return (loss, outputs) if return_outputs else loss
 
     def _reference_log_probs(self, model_inputs: dict[str, Any]) -> Tensor:
         """Log-probabilities `[2 * pairs, T - 1]` of the labels under pi_ref, zero where there is no label."""
-        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            if self.ref_model is not None:
-                return self.ref_model(**model_inputs).log_probs  # type: ignore[no-any-return]
-            adapted = self.accelerator.unwrap_model(self.model)
-            with use_adapter(adapted, adapter_name="ref" if "ref" in adapted.peft_config else None):
-                return self.model(**model_inputs).log_probs  # type: ignore[no-any-return]
+        with torch.no_grad():
+            return self.ref_model(**model_inputs).log_probs  # type: ignore[no-any-return]
 
     def _mean_over_processes(self, values: Tensor, mask: Tensor) -> Tensor:
         """Mean of the masked values of all processes, scaled for DDP, which averages gradients over the processes."""

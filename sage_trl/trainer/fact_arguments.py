@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from sage_trl.models.parts import PARTS
 
 
 @dataclass
@@ -11,7 +15,7 @@ class FactArguments:
 
     max_length: int | None = field(
         default=None,
-        metadata={"help": "Maximum sequence length. None: truncation would cut image tokens or answers."},
+        metadata={"help": "None only: truncation would cut image tokens or answers."},
     )
     train_parts: list[str] = field(
         default_factory=lambda: ["projector", "fusion", "language_model"],
@@ -31,3 +35,41 @@ class FactArguments:
     fusion_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of the fusion layers. None: the same as `learning_rate`."}
     )
+
+    def check_fact_arguments(self) -> None:
+        """Check the options of this class.
+
+        Raises:
+            ValueError: names the option, its value and what is allowed.
+        """
+        unknown = sorted(set(self.train_parts) - set(PARTS))
+        if unknown or not self.train_parts:
+            raise ValueError(f"train_parts {self.train_parts} cannot train; choose from {', '.join(PARTS)}")
+        if not 0 <= self.reference_dropout <= 1:
+            raise ValueError(f"reference_dropout is {self.reference_dropout}; it is a share from 0 to 1")
+
+
+# What our collators do not read: left at these values, or refused.
+COLLATOR_OPTIONS: Mapping[str, tuple[Any, ...]] = {
+    "max_length": (None,),
+    "padding_free": (False,),
+    "pad_to_multiple_of": (None,),
+}
+
+
+def refuse_options(config: Any, allowed: Mapping[str, tuple[Any, ...]], reason: str) -> None:
+    """Refuse options that would have no effect, rather than accept and ignore them.
+
+    Args:
+        config: a trainer's configuration.
+        allowed: option -> the values that may stand.
+        reason: why no other value can.
+
+    Raises:
+        ValueError: names every such option and its value.
+    """
+    named = [
+        f"{name}: {getattr(config, name)!r}" for name, values in allowed.items() if getattr(config, name) not in values
+    ]
+    if named:
+        raise ValueError(f"{', '.join(named)}: {reason}; leave out what is named")

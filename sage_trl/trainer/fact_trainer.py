@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from datasets import Image, List
 
+from sage_trl.errors import DivergedError
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.parts import part_of, set_trainable_parts
 from sage_trl.storage import write_json
+from sage_trl.trainer.collators import FactCollator
 
 INFERENCE_FILE = "sage_inference.json"
 ROW_COLUMNS = ("images", "reference_image", "facts", "prompt", "group_id", "question_id")
@@ -33,10 +37,50 @@ class FactTrainerMixin:
     model: Any
     args: Any
     optimizer: Any
+    data_collator: Any
 
     def prepare_parts(self, model: Any, args: Any) -> None:
-        """Freeze all but `train_parts`."""
+        """Freeze all but `train_parts`.
+
+        Raises:
+            ValueError: a model whose parts have no names that we know, such as one in a PEFT wrapper.
+        """
+        if not hasattr(model, "part_prefixes"):
+            raise ValueError(f"{type(model).__name__} is no fact-enhanced model; load it with `load_pretrained`")
         self.part_sizes = set_trainable_parts(model, args.train_parts)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's step.
+
+        Raises:
+            DivergedError: the loss is not finite; what was saved before stays.
+        """
+        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        if not loss.isfinite():
+            step = self.state.global_step + 1  # type: ignore[attr-defined]
+            problem = f"the loss of step {step} is {loss.item()}"
+            raise DivergedError(f"{problem}\n  remedy: lower learning_rate or max_grad_norm, or warm up longer")
+        return loss
+
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's, showing every reference: dropout is for training."""
+        with self._every_reference():
+            return super().get_eval_dataloader(*args, **kwargs)  # type: ignore[misc]
+
+    def get_test_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's, showing every reference: dropout is for training."""
+        with self._every_reference():
+            return super().get_test_dataloader(*args, **kwargs)  # type: ignore[misc]
+
+    @contextmanager
+    def _every_reference(self) -> Iterator[None]:
+        collator = self.data_collator
+        if isinstance(collator, FactCollator):
+            self.data_collator = replace(collator, reference_dropout=0.0)
+        try:
+            yield
+        finally:
+            self.data_collator = collator
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = [*ROW_COLUMNS, *self.answer_columns]

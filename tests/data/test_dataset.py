@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -181,3 +182,20 @@ def test_the_same_seed_builds_the_same_dataset(built: Path, tmp_path: Path) -> N
     assert read_ad_pl(tmp_path / "again").info == first.info
     names = sorted(path.relative_to(built) for path in built.rglob("*.png"))
     assert all(file_sha256(built / name) == file_sha256(tmp_path / "again" / name) for name in names)
+
+
+def test_deep_grey_images_keep_their_shades(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 0x1234], [0x8000, 0xFFFF]], dtype=np.uint16)).save(tmp_path / "deep.png")
+    shades = [open_image(tmp_path / "deep.png").getpixel(place) for place in ((0, 0), (1, 0), (0, 1), (1, 1))]
+    assert shades == [(value,) * 3 for value in (0, 0x12, 0x80, 0xFF)]
+    Image.fromarray(np.ones((2, 2), dtype=np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(DataError, match=r"float\.tiff: image of mode 'F'"):
+        open_image(tmp_path / "float.tiff")
+
+
+def test_a_file_that_is_not_utf_8(dataset: Path) -> None:
+    content = (dataset / "ad_pl.jsonl").read_bytes()
+    (dataset / "ad_pl.jsonl").write_bytes(content.replace(b"question", b"quest\xe9on", 1))
+    with pytest.raises(DataError, match="jsonl:1: not UTF-8"):
+        read_ad_pl(dataset)
+    assert any("jsonl:1: not UTF-8" in str(fault) for fault in check_dataset(dataset))

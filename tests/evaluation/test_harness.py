@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sage_trl.data.dataset import read_ad_pl
+from sage_trl.data.dataset import read_ad_pl, write_ad_pl
 from sage_trl.data.fact_sets import read_facts
 from sage_trl.errors import DataError
 from sage_trl.evaluation.harness import EvaluationRun, ModelUnderTest, evaluate
@@ -204,3 +204,20 @@ def test_one_shot_needs_a_reference_somewhere(ad_pl: Path, tmp_path: Path) -> No
             ["test"],
             run_of(ad_pl, tmp_path, directory=replace(read_ad_pl(ad_pl), inspections=tuple(bare))),
         )
+
+
+def test_known_replies_are_graded_by_the_verdict_of_today(ad_pl: Path, tmp_path: Path) -> None:
+    before = evaluate(model(Scripted(lambda _: "Yes.")), "one_shot", ["test"], run_of(ad_pl, tmp_path))["test"]
+    assert before.accuracy is not None and before.accuracy < 1
+    directory = read_ad_pl(ad_pl)
+    corrected = [
+        row.model_copy(update={"questions": tuple(q.model_copy(update={"verdict": True}) for q in row.questions)})
+        for row in directory.inspections
+    ]
+    write_ad_pl(ad_pl, corrected, directory.info)
+    generator = Scripted(lambda _: "No.")
+
+    after = evaluate(model(generator), "one_shot", ["test"], run_of(ad_pl, tmp_path))["test"]
+
+    assert generator.rows == []
+    assert after.accuracy == 1.0

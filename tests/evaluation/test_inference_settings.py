@@ -27,8 +27,13 @@ def test_settings_are_read(tmp_path: Path) -> None:
     )
 
 
-def test_a_model_without_a_note_takes_facts(tmp_path: Path) -> None:
-    assert read_inference_settings(str(tmp_path)) == InferenceSettings(use_facts=True, reference_in_prompt=False)
+@pytest.mark.parametrize(("model_type", "is_plain"), [("sage_internvl", False), ("internvl", True)])
+def test_without_a_note_only_a_fact_enhanced_model_takes_facts(tmp_path: Path, model_type: str, is_plain: bool) -> None:
+    write_json(tmp_path / "config.json", {"model_type": model_type})
+
+    settings = read_inference_settings(str(tmp_path))
+
+    assert settings == InferenceSettings(use_facts=not is_plain, reference_in_prompt=is_plain)
 
 
 @pytest.mark.parametrize("content", [{"use_facts": "yes"}, {"use_fact": True}, []])

@@ -70,3 +70,10 @@ def test_two_rows_for_one_image(data: AdPlDirectory, tmp_path: Path) -> None:
         stream.write(path.read_text(encoding="utf-8").splitlines()[0] + "\n")
     with pytest.raises(DataError, match=r"twice\.jsonl:9: "):
         read_facts(tmp_path / "twice.jsonl")
+
+
+def test_facts_of_another_count_or_seed_are_not_mixed_in(data: AdPlDirectory, tmp_path: Path) -> None:
+    generate_facts(data, TemplateBank(4, 0), tmp_path / "facts.jsonl")
+    for bank in (TemplateBank(2, 0), TemplateBank(4, 5)):
+        with pytest.raises(DataError, match="count-4 seed-0"):
+            generate_facts(data, bank, tmp_path / "facts.jsonl")

@@ -48,3 +48,14 @@ def test_mistakes(built: Path, tmp_path: Path) -> None:
     refused(run("score_mle.py", "--dataset", built, "--judge", "openai"), "comes in a later version")
     refused(run("score_mle.py", "--dataset", built, "--split", "tset"), "no split 'tset'")
     refused(run("score_mle.py", "--dataset", tmp_path / "nowhere"), "no such dataset directory")
+
+
+def test_scores_of_other_splits_are_kept_and_judges_not_mixed(built: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.jsonl"
+    assert run("score_mle.py", "--dataset", built, "--output", output).returncode == 0
+    whole = output.read_text(encoding="utf-8")
+    result = run("score_mle.py", "--dataset", built, "--output", output, "--split", "test")
+    assert "(40 scores by rule, 80 of other splits kept)" in result.stdout
+    assert output.read_text(encoding="utf-8") == whole
+    output.write_text(whole.replace('"judge": "rule"', '"judge": "someone"'), encoding="utf-8")
+    refused(run("score_mle.py", "--dataset", built, "--output", output, "--split", "test"), "by 'someone'")

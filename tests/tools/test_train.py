@@ -127,6 +127,27 @@ def test_a_killed_run_resumes_and_ends_with_the_same_losses(dataset, tmp_path):
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_saves_the_step_and_goes_on(dataset, tmp_path, number, code):
+    # So many steps that the signal arrives long before the last one.
+    recipe = write_recipe(tmp_path / "recipe.yaml", dataset, tmp_path / "run", max_steps=2000, save_steps=2000)
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command("train.py", recipe), stdout=log, stderr=log, env=environment())
+        deadline = time.monotonic() + 120
+        while "'loss'" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(timeout=60) == code
+    said = (tmp_path / "log").read_text()
+    assert f"stopped by {number.name} after step" in said and "--resume" in said and "Traceback" not in said
+    [checkpoint] = (tmp_path / "run").glob("checkpoint-*")
+    step = int(checkpoint.name.rpartition("-")[2])
+    resumed = run("train.py", recipe, "--resume", "--max_steps", step + 1, "--quiet")
+    assert (resumed.returncode, resumed.stdout, resumed.stderr) == (0, "", "")
+    assert len(losses(tmp_path / "run")) == step + 1
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -137,6 +158,8 @@ def test_a_killed_run_resumes_and_ends_with_the_same_losses(dataset, tmp_path):
         ({"split": "trian"}, ["'trian'", "train"]),
         ({"stage": "edpo", "model": "tiny"}, ["tiny", "stage 1"]),
         ({"facts": "no.jsonl"}, ["no.jsonl", "no such file"]),
+        ({"fusion_num_heads": 3}, ["fusion_num_heads 3", "32"]),
+        ({"eval_strategy": "steps"}, ["the trainer cannot be built", "eval_dataset"]),
     ],
 )
 def test_bad_input_is_one_screen_and_exit_code_2(dataset, tmp_path, change, words):

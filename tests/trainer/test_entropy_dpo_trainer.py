@@ -11,6 +11,7 @@ from trl import DPOConfig, DPOTrainer
 from sage_trl.trainer.collators import EntropyDPOCollator
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.entropy_dpo_trainer import EntropyDPOTrainer
+from sage_trl.trainer.fact_trainer import keep_images_encoded
 from tests.conftest import assistant, row
 
 COMMON = {
@@ -178,7 +179,29 @@ def test_an_unknown_batch_key_is_refused(tiny, tmp_path, batch):
         trainer.compute_loss(trainer.model, {**batch, "refrence_mask": batch["reference_mask"]})
 
 
-@pytest.mark.parametrize("option", [{"loss_type": ["ipo"]}, {"ld_alpha": 0.5}, {"use_weighting": True}, {"eta": -1.0}])
+def test_predict_returns_the_logits(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path)
+    predicted = trainer.predict(keep_images_encoded(Dataset.from_list(pair_rows())))
+    batch = trainer.data_collator(pair_rows())
+    assert predicted.predictions.shape == (*batch["input_ids"].shape, trainer.model.config.text_config.vocab_size)
+    assert predicted.metrics["test_loss"] > 0
+
+
+def test_a_missing_reference_model_or_a_foreign_model_is_refused(tiny, tmp_path):
+    args = EntropyDPOConfig(output_dir=str(tmp_path), **COMMON)
+    with pytest.raises(ValueError, match="ref_model"):
+        EntropyDPOTrainer(tiny[0], args=args)
+    with pytest.raises(ValueError, match="Linear is no fact-enhanced model"):
+        EntropyDPOTrainer(torch.nn.Linear(1, 1), tiny[0], args)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"loss_type": ["ipo"]}, {"ld_alpha": 0.5}, {"use_weighting": True}, {"eta": -1.0}, {"beta": 0.0}),
+        *({"label_smoothing": 0.1}, {"loss_weights": [1.0]}, {"max_length": 64}),
+    ],
+)
 def test_options_without_meaning_beside_an_offset_are_refused(tmp_path, option):
     with pytest.raises(ValueError, match=next(iter(option))):
         EntropyDPOConfig(output_dir=str(tmp_path), **{**COMMON, **option})

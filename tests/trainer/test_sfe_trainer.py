@@ -5,7 +5,10 @@ import torch
 from datasets import Dataset
 from torch.nn import functional
 
+from sage_trl.errors import DataError, DivergedError
+from sage_trl.models.prompt import question_messages
 from sage_trl.storage import read_json
+from sage_trl.trainer.fact_trainer import keep_images_encoded
 from sage_trl.trainer.sfe_config import SFEConfig
 from sage_trl.trainer.sfe_trainer import SFETrainer
 from tests.conftest import assistant, row
@@ -91,3 +94,46 @@ def test_the_saved_model_says_how_it_wants_to_be_prompted(tiny, tmp_path):
 def test_unknown_parts_are_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match="fusionn"):
         make_trainer(tiny, tmp_path, train_parts=["fusionn"])
+
+
+def test_rows_without_facts_are_refused_where_facts_are_to_be_fused(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path)
+    bare = {**rows()[0], "facts": []}
+    with pytest.raises(DataError, match="g0/q1 has no facts"):
+        trainer.data_collator([bare])
+    plain = make_trainer(tiny, tmp_path, use_facts=False)
+    assert "fact_input_ids" not in plain.data_collator([bare])
+
+
+@pytest.mark.parametrize("text", ["Is <fact> here?", "What does <IMG_CONTEXT> show?"])
+def test_placeholders_in_a_question_are_refused(tiny, tmp_path, text):
+    trainer = make_trainer(tiny, tmp_path)
+    with pytest.raises(DataError, match=r"question g0/q1.*stands for a fact or an image"):
+        trainer.data_collator([{**rows()[0], "prompt": question_messages(text)}])
+
+
+def test_validation_shows_every_reference(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path, reference_dropout=1.0)
+    validation = Dataset.from_list(rows())
+    seen = [batch["reference_mask"].tolist() for batch in trainer.get_eval_dataloader(keep_images_encoded(validation))]
+    assert [shown for masks in seen for shown in masks] == [True, False, True, True]  # the second row has none
+    assert not trainer.data_collator(rows())["reference_mask"].any()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path, learning_rate=1e38, max_grad_norm=1e38, max_steps=20)
+    with pytest.raises(DivergedError, match="the loss of step"):
+        trainer.train()
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"max_length": 20}, {"packing": True}, {"completion_only_loss": False}, {"pad_to_multiple_of": 64}),
+        *({"reference_dropout": 7.0}, {"train_parts": ["fussion"]}, {"train_parts": []}),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(tmp_path, option):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        SFEConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **option)

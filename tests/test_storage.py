@@ -1,0 +1,68 @@
+"""Files that are whole or absent, and that one process writes at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sage_trl.errors import DataError, LockedError
+from sage_trl.storage import JsonlAppender, atomic_writer, content_key, read_json, read_json_lines, write_json
+
+HOLD = """
+import sys
+from pathlib import Path
+from sage_trl.storage import JsonlAppender
+with JsonlAppender(Path(sys.argv[1])):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError), atomic_writer(path) as stream:
+        stream.write("half")
+        raise RuntimeError
+    assert read_json(path) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_torn_line_is_dropped_and_the_file_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"row": 1}\n{"row": 2', encoding="utf-8")
+    with JsonlAppender(path) as appender:
+        appender.append([{"row": 3}])
+    assert list(read_json_lines(path)) == [(1, {"row": 1}), (2, {"row": 3})]
+
+
+def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "open\n"
+        with pytest.raises(LockedError, match=r"rows\.jsonl: another process") as refused:
+            JsonlAppender(path)
+        assert refused.value.exit_code == 6
+        holder.communicate("")
+    JsonlAppender(path).close()
+
+
+def test_keys_do_not_depend_on_the_order_of_fields() -> None:
+    assert content_key({"a": 1, "b": [2]}) == content_key({"b": [2], "a": 1})
+    assert content_key({"a": 1}) != content_key({"a": 2})
+
+
+def test_faulty_json_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text('{"a":\n}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"bad\.json:2: not JSON"):
+        read_json(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_bytes(b'{"a": "\xe9"}')
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_json(tmp_path / "bad.json")
+    with pytest.raises(DataError, match="no such file"):
+        read_json(tmp_path / "absent.json")
