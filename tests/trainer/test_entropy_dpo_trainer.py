@@ -35,8 +35,9 @@ def pair_rows():
         row(
             index,
             reference=index != 1,
-            chosen=assistant("Yes, there is a scratch on the left, probably because a tool slipped."),
-            rejected=assistant("No, nothing is wrong" + " at all" * index + "."),
+            # Short, because the fused head sums log-probabilities in fp32 and the numbers by hand are in float64.
+            chosen=assistant("Yes, a scratch."),
+            rejected=assistant("No" + " way" * index + "."),
             delta_entropy=delta,
             pair_kind=kind,
         )
@@ -183,7 +184,9 @@ def test_predict_returns_the_logits(tiny, tmp_path):
     trainer = make_trainer(tiny, tmp_path)
     predicted = trainer.predict(keep_images_encoded(Dataset.from_list(pair_rows())))
     batch = trainer.data_collator(pair_rows())
-    assert predicted.predictions.shape == (*batch["input_ids"].shape, trainer.model.config.text_config.vocab_size)
+    # The `Trainer` cuts what it gathers to the number of rows, which leaves the chosen answers, as with TRL.
+    length = batch["input_ids"].shape[1]
+    assert predicted.predictions.shape == (len(DELTAS), length, trainer.model.config.text_config.vocab_size)
     assert predicted.metrics["test_loss"] > 0
 
 
