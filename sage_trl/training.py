@@ -73,12 +73,13 @@ def find_checkpoint(output_dir: Path, *, resume: bool) -> Path | None:
     """The newest whole checkpoint to go on from, or None to start anew.
 
     Raises:
-        RecipeError: the directory holds a run already and `resume` was not asked for.
+        RecipeError: the directory holds a run and `resume` was not asked for, or a model and no checkpoint.
     """
+    holds_model = _holds_weights(output_dir)
     numbered = {int(path.name.rpartition("-")[2]): path for path in output_dir.glob("checkpoint-*[0-9]")}
     found = [path for _, path in sorted(numbered.items(), reverse=True)]
     if not resume:
-        if found or any(any(output_dir.glob(pattern)) for pattern in WEIGHT_FILES):
+        if found or holds_model:
             raise RecipeError(
                 f"output_dir {output_dir} already holds a run\n"
                 "  remedy: pass --resume to go on with it, choose another output_dir, or delete it"
@@ -87,10 +88,19 @@ def find_checkpoint(output_dir: Path, *, resume: bool) -> Path | None:
     # The state is written last: a checkpoint without it was cut short by a kill.
     whole = [path for path in found if (path / STATE_FILE).is_file()]
     if not whole:
+        if holds_model:
+            raise RecipeError(
+                f"output_dir {output_dir} holds a model and no checkpoint to go on from\n"
+                "  remedy: choose another output_dir, or delete it to start anew"
+            )
         return None
-    if not any(any(whole[0].glob(pattern)) for pattern in WEIGHT_FILES):
+    if not _holds_weights(whole[0]):
         raise RecipeError(f"{whole[0]}: holds no weights\n  remedy: delete it to go on from the one before")
     return whole[0]
+
+
+def _holds_weights(directory: Path) -> bool:
+    return any(any(directory.glob(pattern)) for pattern in WEIGHT_FILES)
 
 
 def warn_of_long_warmup(args: Any, num_rows: int) -> None:

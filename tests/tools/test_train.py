@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sage_trl.errors import RecipeError
+from sage_trl.training import find_checkpoint
 from tests.conftest import REPOSITORY
 
 TINY = {"image_size": 32, "vision_width": 16, "vision_layers": 1, "vision_heads": 2, "text_width": 32, "text_layers": 1}
@@ -146,6 +148,33 @@ def test_a_stopped_run_saves_the_step_and_goes_on(dataset, tmp_path, number, cod
     resumed = run("train.py", recipe, "--resume", "--max_steps", step + 1, "--quiet")
     assert (resumed.returncode, resumed.stdout, resumed.stderr) == (0, "", "")
     assert len(losses(tmp_path / "run")) == step + 1
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["model.safetensors"], "no checkpoint to go on from"),
+        (["checkpoint-4/trainer_state.json"], "checkpoint-4: holds no weights"),
+    ],
+)
+def test_resume_never_overwrites_what_it_cannot_go_on_from(tmp_path, files, said):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(RecipeError, match=said):
+        find_checkpoint(tmp_path, resume=True)
+
+
+def test_the_newest_whole_checkpoint_is_found(tmp_path):
+    assert find_checkpoint(tmp_path, resume=True) is None
+    for step in (2, 10, 30):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        # Sharded, as a large model is saved.
+        (tmp_path / f"checkpoint-{step}" / "model-00001-of-00002.safetensors").touch()
+        if step < 30:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-best").mkdir()
+    assert find_checkpoint(tmp_path, resume=True) == tmp_path / "checkpoint-10"
 
 
 @pytest.mark.parametrize(
