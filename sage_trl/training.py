@@ -18,7 +18,7 @@ from sage_trl.data.dataset import read_ad_pl
 from sage_trl.data.fact_sets import read_facts
 from sage_trl.data.rows import PairCounts, load_ad_pl
 from sage_trl.errors import DataError, RecipeError, StoppedError
-from sage_trl.models.checkpoints import load_pretrained
+from sage_trl.models.checkpoints import is_plain_model, load_pretrained
 from sage_trl.models.parts import PartSize
 from sage_trl.models.prompt import question_messages, with_images_and_facts
 from sage_trl.models.tiny import build_tiny_internvl
@@ -162,13 +162,20 @@ def _build_trainer(recipe: Recipe, train_rows: Dataset, validation_rows: Dataset
     }
     is_preference = isinstance(args, EntropyDPOConfig)
     if is_preference:
-        if recipe.run.model == TINY_MODEL:
-            raise RecipeError("model: tiny is random; stage 2 starts from a stage 1 run\n  remedy: set model to it")
+        _refuse_random_fusion(recipe)
         reference, _ = _load_model(recipe)
     try:
         return EntropyDPOTrainer(model, reference, **shared) if is_preference else SFETrainer(model, **shared)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"the trainer cannot be built: {error}\n  remedy: mend the recipe's keys") from error
+
+
+def _refuse_random_fusion(recipe: Recipe) -> None:
+    model = recipe.run.model
+    is_random = model == TINY_MODEL or (recipe.training.use_facts and is_plain_model(model))
+    if is_random:
+        problem = f"model {model}: its fusion would be random and frozen; stage 2 starts from a stage 1 run"
+        raise RecipeError(f"{problem}\n  remedy: set model to the output_dir of stage 1")
 
 
 def _load_model(recipe: Recipe) -> tuple[Any, Any]:

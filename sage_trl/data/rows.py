@@ -103,8 +103,9 @@ def load_ad_pl(
     fact_sets = None if facts is None else read_facts(Path(facts))
     table: ScoreTable = {}
     if kind == "preference":
-        if scores is None:
-            raise DataError(f"{directory}: preference rows need scores\n  remedy: run tools/score_mle.py first")
+        if scores is None or not Path(scores).is_file():
+            problem = f"{scores or directory}: preference rows need scores, and there are none"
+            raise DataError(f"{problem}\n  remedy: run tools/score_mle.py --dataset {directory} --judge rule first")
         table = read_score_table(Path(scores), inspections)
     counts = counts if counts is not None else PairCounts()
 

@@ -99,6 +99,10 @@ def _sage_types() -> dict[str, tuple[type, type, type]]:
 
 
 def _load_config(source: str, revision: Mapping[str, Any]) -> Any:
+    # A path is not looked for on the hub, which would take half a minute to say no.
+    is_path = Path(source).is_absolute() or (Path(source).parent.is_dir() and "/" in source)
+    if is_path and not Path(source).is_dir():
+        raise DataError.at(source, None, "no such model directory", "check the path, or train the model first")
     try:
         config = AutoConfig.from_pretrained(source, **revision)
     except (OSError, ValueError) as error:
