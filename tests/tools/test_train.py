@@ -186,6 +186,7 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path):
         ({"learnin_rate": 1}, ["unknown key 'learnin_rate'", "did you mean 'learning_rate'"]),
         ({"learning_rate": "fast"}, ["'learning_rate'", "'fast'", "float"]),
         ({"model": "no/such/model"}, ["no/such/model", "no model can be loaded"]),
+        ({"model": "/no/such/model"}, ["/no/such/model", "no such model directory"]),
         ({"dataset": "nowhere"}, ["nowhere", "no such dataset directory"]),
         ({"split": "trian"}, ["'trian'", "train"]),
         ({"stage": "edpo", "model": "tiny"}, ["tiny", "stage 1"]),
@@ -202,6 +203,20 @@ def test_bad_input_is_one_screen_and_exit_code_2(dataset, tmp_path, change, word
     assert len(result.stderr.splitlines()) < 25
     for word in words:
         assert word in result.stderr
+
+
+def test_stage_2_refuses_a_base_model_whose_fusion_would_be_random(dataset, tmp_path, stock):
+    recipe = write_recipe(tmp_path / "recipe.yaml", dataset, tmp_path / "out", stage="edpo", model=str(stock[0]))
+    result = run("train.py", recipe)
+    assert result.returncode == 2, result.stderr
+    assert "fusion would be random" in result.stderr and "output_dir of stage 1" in result.stderr
+
+
+def test_stage_2_without_scores_names_the_tool(dataset, tmp_path):
+    recipe = write_recipe(tmp_path / "recipe.yaml", dataset, tmp_path / "out", stage="edpo", scores="none.jsonl")
+    result = run("train.py", recipe)
+    assert result.returncode == 2
+    assert "none.jsonl" in result.stderr and "tools/score_mle.py --dataset" in result.stderr
 
 
 def test_scores_missing_for_some_answers(dataset, tmp_path):
