@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,11 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from sage_trl.errors import DataError
-from sage_trl.models.backbones.internvl import (
-    SageInternVLConfig,
-    SageInternVLForConditionalGeneration,
-    SageInternVLProcessor,
-)
+from sage_trl.models.backbones import BY_BASE_MODEL_TYPE, BY_MODEL_TYPE
 from sage_trl.models.fact_enhanced import FACT_TOKEN
 
-# Base model type -> (configuration, model, processor) of ours.
-BACKBONES: dict[str, tuple[type, type, type]] = {
-    "internvl": (SageInternVLConfig, SageInternVLForConditionalGeneration, SageInternVLProcessor),
-}
 FUSION_PREFIX = "model.fusion."
+COMPONENTS = {"image_processor", "tokenizer"}
 
 
 def load_pretrained(
@@ -52,19 +46,19 @@ def load_pretrained(
     source = str(name_or_path)
     revision = {key: value for key, value in model_kwargs.items() if key in ("revision", "cache_dir")}
     config = _load_config(source, revision)
-    is_plain = config.model_type in BACKBONES
-    config_class, model_class, processor_class = (BACKBONES | _sage_types())[config.model_type]
-    processor = _load_processor(source, processor_class, revision)
+    is_plain = config.model_type in BY_BASE_MODEL_TYPE
+    backbone = (BY_BASE_MODEL_TYPE | BY_MODEL_TYPE)[config.model_type]
+    processor = _load_processor(source, backbone.processor, revision)
     if is_plain:
         fact_token_id = _add_fact_token(processor.tokenizer)
         plain = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
-        config = config_class(**{**plain, **(fusion or {}), "fact_token_id": fact_token_id})
+        config = backbone.config(**{**plain, **(fusion or {}), "fact_token_id": fact_token_id})
     else:
         _refuse_other_fusion(source, config, fusion or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model, report = model_class.from_pretrained(  # type: ignore[attr-defined]
+            model, report = backbone.model.from_pretrained(
                 source,
                 config=config,
                 dtype=dtype,
@@ -85,17 +79,13 @@ def is_plain_model(name_or_path: str | Path) -> bool:
     Raises:
         DataError: no such model, or an unsupported architecture.
     """
-    return _load_config(str(name_or_path), {}).model_type in BACKBONES
+    return _load_config(str(name_or_path), {}).model_type in BY_BASE_MODEL_TYPE
 
 
 def save_pretrained(model: Any, processor: Any, directory: Path) -> None:
     """Save model and processor so that `load_pretrained` finds both."""
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
-
-
-def _sage_types() -> dict[str, tuple[type, type, type]]:
-    return {classes[0].model_type: classes for classes in BACKBONES.values()}  # type: ignore[attr-defined]
 
 
 def _load_config(source: str, revision: Mapping[str, Any]) -> Any:
@@ -107,7 +97,7 @@ def _load_config(source: str, revision: Mapping[str, Any]) -> Any:
         config = AutoConfig.from_pretrained(source, **revision)
     except (OSError, ValueError) as error:
         raise DataError.at(source, None, f"no model can be loaded: {error}", "check the path or the hub id") from None
-    supported = BACKBONES | _sage_types()
+    supported = BY_BASE_MODEL_TYPE | BY_MODEL_TYPE
     if config.model_type not in supported:
         problem = f"model type {config.model_type!r} is not supported"
         raise DataError.at(source, None, problem, f"use one of {', '.join(sorted(supported))}")
@@ -148,10 +138,9 @@ def _load_processor(source: str, processor_class: type, revision: Mapping[str, A
         problem = f"no processor can be loaded: {error}"
         raise DataError.at(source, None, problem, "save the processor beside the model") from None
     settings, _ = processor_class.get_processor_dict(source, **revision)  # type: ignore[attr-defined]
-    template = settings.get("chat_template") or tokenizer.chat_template
-    return processor_class(
-        image_processor, tokenizer, image_seq_length=settings.get("image_seq_length", 256), chat_template=template
-    )
+    settings["chat_template"] = settings.get("chat_template") or tokenizer.chat_template
+    accepted = settings.keys() & inspect.signature(processor_class).parameters.keys()
+    return processor_class(image_processor, tokenizer, **{name: settings[name] for name in accepted - COMPONENTS})
 
 
 def _add_fact_token(tokenizer: Any) -> int:

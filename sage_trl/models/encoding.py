@@ -10,8 +10,11 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sage_trl.errors import DataError
-from sage_trl.models.fact_enhanced import FACT_TOKEN
+from sage_trl.models.fact_enhanced import FACT_TOKEN, REFERENCE_PREFIX
 from sage_trl.models.prompt import with_images_and_facts
+
+# What a processor makes of a prompt beside the images themselves.
+PROMPT_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "batch_num_images")
 
 
 def render_prompt(processor: Any, row: Mapping[str, Any], *, use_facts: bool, reference_in_prompt: bool) -> str:
@@ -38,8 +41,8 @@ def encode_prompts(
         reference_in_prompt: show the reference as a first image in the prompt.
 
     Returns:
-        The processor's batch and, with facts, `fact_input_ids`, `fact_attention_mask`, `test_num_tiles`,
-        `reference_num_tiles`, `reference_mask` and, if any row has a reference, `reference_pixel_values`.
+        The processor's batch and, with facts, `fact_input_ids`, `fact_attention_mask`, what `encode_references` makes
+        and, for a backbone with tiles and several images in a prompt, `test_num_tiles` `[B]`.
 
     Raises:
         DataError: a text holds a placeholder of the prompt.
@@ -59,8 +62,8 @@ def encode_prompts(
     if use_facts and any(row["facts"] for row in rows):
         batch |= encode_facts(processor.tokenizer, [list(row["facts"]) for row in rows])
         batch |= encode_references(processor, [row["reference_image"] for row in rows])
-        if reference_in_prompt:
-            batch["test_num_tiles"] = count_tiles(processor, [row["images"][-1] for row in rows])
+        if reference_in_prompt and counts_tiles(processor):
+            batch["test_num_tiles"] = encode_images(processor, [row["images"][-1] for row in rows])["num_tiles"]
     return batch
 
 
@@ -92,36 +95,41 @@ def encode_facts(tokenizer: Any, facts: Sequence[Sequence[str]]) -> dict[str, Te
 
 
 def encode_references(processor: Any, references: Sequence[Image | None]) -> dict[str, Tensor]:
-    """Pixels of the references that are there, with `reference_num_tiles` and `reference_mask`, both `[B]`."""
+    """`reference_mask` `[B]` and, if there is any reference, its image inputs with `reference_` before their names.
+
+    The image inputs hold the references that are there, in order.
+    """
     present = [image for image in references if image is not None]
-    mask = torch.tensor([image is not None for image in references])
-    tiles = torch.zeros(len(references), dtype=torch.long)
-    if not present:
-        return {"reference_num_tiles": tiles, "reference_mask": mask}
-    batch = _process(processor, [[image] for image in present], [processor.image_token] * len(present))
-    tiles[mask] = _tiles_per_row(processor, batch["input_ids"])
-    return {
-        "reference_pixel_values": batch["pixel_values"],
-        "reference_num_tiles": tiles,
-        "reference_mask": mask,
-    }
+    inputs = {"mask": torch.tensor([image is not None for image in references])}
+    if present:
+        inputs |= encode_images(processor, present)
+    return {f"{REFERENCE_PREFIX}{name}": value for name, value in inputs.items()}
 
 
-def count_tiles(processor: Any, images: Sequence[Image]) -> Tensor:
-    """Tiles the processor cuts each image into, `[len(images)]`."""
+def encode_images(processor: Any, images: Sequence[Image]) -> dict[str, Tensor]:
+    """What the processor makes of images that stand alone, text aside; with `num_tiles` where it counts tiles."""
     batch = _process(processor, [[image] for image in images], [processor.image_token] * len(images))
-    return _tiles_per_row(processor, batch["input_ids"])
+    inputs = {name: value for name, value in batch.items() if name not in PROMPT_INPUTS}
+    if counts_tiles(processor):
+        inputs["num_tiles"] = processor.count_tiles(batch["input_ids"])
+    return inputs
 
 
-def _tiles_per_row(processor: Any, input_ids: Tensor) -> Tensor:
-    image_token_id: int = processor.image_token_id
-    image_seq_length: int = processor.image_seq_length
-    return (input_ids == image_token_id).sum(dim=1) // image_seq_length
+def counts_tiles(processor: Any) -> bool:
+    """Whether the backbone's image features come by tile, not by image."""
+    return hasattr(processor, "count_tiles")
 
 
 def _process(processor: Any, images: list[list[Image]], texts: list[str]) -> dict[str, Tensor]:
-    # The chat template has written every special token already.
+    # Most chat templates write the first special token themselves.
+    start = processor.tokenizer.bos_token
+    has_start = start is None or texts[0].startswith(start)
     batch = processor(
-        images=images, text=texts, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt"
+        images=images,
+        text=texts,
+        padding=True,
+        padding_side="left",
+        add_special_tokens=not has_start,
+        return_tensors="pt",
     )
     return dict(batch)

@@ -7,63 +7,97 @@ with the facts: TRL's fused head calls the inner model directly, so nothing of o
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers import PreTrainedModel
 
-from sage_trl.models.fusion_attention import ComparisonPatches, FusionAttention, comparison_patches
+from sage_trl.models.fusion_attention import ComparisonPatches, FusionAttention, FusionLinear, comparison_patches
 
 FACT_TOKEN = "<fact>"
-FACT_INPUTS = (
-    "fact_input_ids",
-    "fact_attention_mask",
-    "reference_pixel_values",
-    "reference_num_tiles",
-    "reference_mask",
-    "test_num_tiles",
-)
+REFERENCE_PREFIX = "reference_"
+FACT_INPUTS = ("fact_input_ids", "fact_attention_mask", "reference_mask")
 
 
-def register_base_key_renaming(sage_class: type, base_class: type, base_model_type: str) -> None:
-    """Give a subclass the key renaming of its base, so that a hub checkpoint loads whole.
+class FusionInitializationMixin:
+    """Initialises the fusion's layers beside the backbone's own."""
 
-    transformers skips the renaming for custom classes: the renamed tensors would silently stay random.
-    """
-    renaming = get_checkpoint_conversion_mapping(base_class.__name__)
-    if renaming is None:
-        renaming = get_checkpoint_conversion_mapping(base_model_type)
-    if renaming is not None:
-        register_checkpoint_conversion_mapping(sage_class.__name__, renaming, overwrite=True)
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, FusionLinear):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)  # type: ignore[misc]
 
 
-class FactEnhancedModelMixin:
-    """Fact embeddings, patch selection and fusion for an inner model; the backbone supplies the hooks below.
+class FactEnhancedModelMixin(FusionInitializationMixin):
+    """Fact embeddings, patch selection and fusion for an inner model; every base parameter keeps its name.
 
-    Hooks of the backbone:
-        split_patches(features, num_tiles): the comparable patches of each row, `[P_i, C]` each.
-        scatter_images(input_ids, inputs_embeds, features): embeddings with the image tokens filled in.
+    A backbone whose `get_image_features` gives one tensor per image needs `image_inputs` alone. The hooks:
+
+    Attributes:
+        image_inputs: arguments of the base's `get_image_features`, `pixel_values` first. The references come as the
+            same names with `reference_` before them, in the order of the rows that have one.
+        fact_inputs: further arguments that only the forward with facts reads.
+        forwards_input_ids: whether the base's forward takes `input_ids` beside `inputs_embeds`, to count positions.
     """
 
+    image_inputs: ClassVar[tuple[str, ...]]
+    fact_inputs: ClassVar[tuple[str, ...]] = ()
+    forwards_input_ids: ClassVar[bool] = False
     fusion: FusionAttention
     config: Any
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)  # type: ignore[call-arg]
+        self.fusion = FusionAttention(config.text_config.hidden_size, config.fusion_num_heads)
+        self.post_init()  # type: ignore[attr-defined]
+
+    def comparable_patches(self, image: Tensor) -> Tensor:
+        """The patches of one image that eq. 1 compares: `[N, C]` image tokens -> `[P, C]`."""
+        return image
+
+    def split_images(self, features: Sequence[Tensor], **_companions: Tensor) -> list[Tensor]:
+        """Comparable patches `[P_i, C]` of every image in order.
+
+        Args:
+            features: the base's image features, one tensor `[N_i, C]` per image.
+            companions: what came with the images beside the pixels.
+        """
+        return [self.comparable_patches(image) for image in features]
+
+    def split_test_images(self, input_ids: Tensor, features: Sequence[Tensor], **_fact_inputs: Tensor) -> list[Tensor]:
+        """Comparable patches `[P_i, C]` of each row's test image, the last image of its prompt.
+
+        Args:
+            input_ids: `[B, T]`.
+            features: as in `split_images`, of all images of the prompts.
+            fact_inputs: what `fact_inputs` names.
+        """
+        images = iter(features)
+        rows = []
+        for tokens in (input_ids == self.config.image_token_id).sum(dim=1).tolist():
+            test, seen = None, 0
+            while seen < tokens:
+                test = next(images)
+                seen += len(test)
+            if test is None:
+                raise ValueError("facts need a test image in every row of the batch")
+            rows.append(self.comparable_patches(test))
+        return rows
 
     def forward(
         self,
         input_ids: Tensor | None = None,
-        pixel_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        mm_encoder_outputs: Mapping[str, Any] | None = None,
         fact_input_ids: Tensor | None = None,
         fact_attention_mask: Tensor | None = None,
-        reference_pixel_values: Tensor | None = None,
-        reference_num_tiles: Tensor | None = None,
         reference_mask: Tensor | None = None,
-        test_num_tiles: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """The backbone's forward with each `<fact>` placeholder replaced by its comparison-enhanced token t^s.
@@ -72,19 +106,21 @@ class FactEnhancedModelMixin:
             input_ids: `[B, T]`, with one `<fact>` placeholder per real fact of the row.
             fact_input_ids: `[B, L_F, N]` token ids of the fact sentences; without it the backbone runs unchanged.
             fact_attention_mask: `[B, L_F, N]`; a fact without a real token is padding.
-            reference_pixel_values: tiles of all references of the batch, in row order.
-            reference_num_tiles: `[B]` tiles of each row's reference, 0 where it has none.
-            reference_mask: `[B]`, false hides the reference of a row.
-            test_num_tiles: `[B]` tiles of each row's test image, its last image; by default all tiles of the row.
+            reference_mask: `[B]`, true for rows with a reference; without it all rows have one if any has.
+            kwargs: the backbone's inputs, `reference_` companions of `image_inputs`, and `fact_inputs`.
 
         Raises:
             ValueError: facts without `input_ids` or without an image, or placeholders that do not match the facts.
         """
         super_forward = super().forward  # type: ignore[misc]
+        references = {
+            name.removeprefix(REFERENCE_PREFIX): kwargs.pop(name)
+            for name in [name for name in kwargs if name.startswith(REFERENCE_PREFIX)]
+        }
+        extra = {name: kwargs.pop(name) for name in self.fact_inputs if name in kwargs}
         if fact_input_ids is None:
             return super_forward(
                 input_ids=input_ids,
-                pixel_values=pixel_values,
                 attention_mask=attention_mask,
                 inputs_embeds=inputs_embeds,
                 mm_encoder_outputs=mm_encoder_outputs,
@@ -92,17 +128,15 @@ class FactEnhancedModelMixin:
             )
         if input_ids is None or fact_attention_mask is None:
             raise ValueError("facts need `input_ids` (not `inputs_embeds`) and `fact_attention_mask`")
-        images = self._image_features(pixel_values, mm_encoder_outputs)
+        features = self._image_features(mm_encoder_outputs, kwargs)
+        kwargs.pop("pixel_values", None)
         is_fact = input_ids == self.config.fact_token_id
-        embeddings = self.get_input_embeddings()  # type: ignore[attr-defined]
-        # The placeholder's id may lie beyond the embedding matrix: any valid id does, the row is overwritten below.
-        embeds = embeddings(input_ids.masked_fill(is_fact, 0))
-        embeds = self.scatter_images(input_ids, embeds, images)  # type: ignore[attr-defined]
+        embeds = self._embed_prompt(input_ids, is_fact, features)
 
         facts, is_real_fact = self.embed_facts(fact_input_ids, fact_attention_mask)
-        patches, image_rms = self._comparison_patches(
-            input_ids, images, test_num_tiles, reference_pixel_values, reference_num_tiles, reference_mask
-        )
+        test_rows = self.split_test_images(input_ids, features, **extra)
+        reference, visible = self._reference_patches(references, reference_mask, len(input_ids))
+        patches, image_rms = self._comparison_patches(test_rows, reference, visible)
         fused = self.fusion(facts, patches, image_rms)[is_real_fact]
         if int(is_fact.sum()) != fused.shape[0]:
             raise ValueError(
@@ -110,6 +144,8 @@ class FactEnhancedModelMixin:
                 "build them with the Sage processor, one placeholder per fact that has a token"
             )
         embeds = embeds.masked_scatter(is_fact.unsqueeze(-1), fused.to(embeds.dtype))
+        if self.forwards_input_ids:
+            kwargs["input_ids"] = input_ids
         return super_forward(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
 
     @torch.no_grad()
@@ -127,35 +163,46 @@ class FactEnhancedModelMixin:
         count = weights.sum(dim=2)
         return (embedded * weights).sum(dim=2) / count.clamp(min=1), count.squeeze(-1) > 0
 
-    def _image_features(
-        self, pixel_values: Tensor | None, mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None
-    ) -> Tensor:
-        encoded = (mm_encoder_outputs or {}).get("image")
-        if encoded is None:
-            if pixel_values is None:
+    def _embed_prompt(self, input_ids: Tensor, is_fact: Tensor, features: Sequence[Tensor]) -> Tensor:
+        # The placeholder's id may lie beyond the embedding matrix: any valid id does, the row is overwritten later.
+        embeds: Tensor = self.get_input_embeddings()(input_ids.masked_fill(is_fact, 0))  # type: ignore[attr-defined]
+        tokens = torch.cat(tuple(features)).to(embeds.device, embeds.dtype)
+        mask = self.get_placeholder_mask(input_ids, inputs_embeds=embeds, image_features=tokens)  # type: ignore[attr-defined]
+        # Backbones that read videos too give a second mask for them.
+        image_mask = mask[0] if isinstance(mask, tuple) else mask
+        return embeds.masked_scatter(image_mask, tokens)
+
+    def _image_features(self, encoded: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> Sequence[Tensor]:
+        images = (encoded or {}).get("image")
+        if images is None:
+            if inputs.get("pixel_values") is None:
                 raise ValueError("facts need the test image: pass `pixel_values` or `mm_encoder_outputs`")
-            encoded = self.get_image_features(pixel_values, return_dict=True)  # type: ignore[attr-defined]
-        features: Tensor = encoded.pooler_output
+            images = self._encode_images(inputs)
+        features: Sequence[Tensor] = images.pooler_output
         return features
 
+    def _encode_images(self, inputs: Mapping[str, Any]) -> Any:
+        images = {name: inputs[name] for name in self.image_inputs if inputs.get(name) is not None}
+        return self.get_image_features(**images, return_dict=True)  # type: ignore[attr-defined]
+
+    def _reference_patches(
+        self, references: Mapping[str, Tensor], reference_mask: Tensor | None, batch_size: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Reference patches `[B, R, C]` and `[B, R]` true for real ones; None where no row has a reference."""
+        if references.get("pixel_values") is None:
+            return None, None
+        companions = {name: value for name, value in references.items() if name not in self.image_inputs}
+        present = self.split_images(self._encode_images(references).pooler_output, **companions)
+        has_reference = [True] * batch_size if reference_mask is None else reference_mask.bool().tolist()
+        if sum(has_reference) != len(present):
+            raise ValueError(f"reference_mask has {sum(has_reference)} rows with a reference, and {len(present)} came")
+        images = iter(present)
+        return pad_rows([next(images) if has else present[0][:0] for has in has_reference])
+
     def _comparison_patches(
-        self,
-        input_ids: Tensor,
-        images: Tensor,
-        test_num_tiles: Tensor | None,
-        reference_pixel_values: Tensor | None,
-        reference_num_tiles: Tensor | None,
-        reference_mask: Tensor | None,
+        self, test_rows: list[Tensor], reference: Tensor | None, visible: Tensor | None
     ) -> tuple[ComparisonPatches, Tensor]:
-        test_rows = self.split_test_patches(input_ids, images, test_num_tiles)  # type: ignore[attr-defined]
         test, test_mask = pad_rows(test_rows)
-        reference = visible = None
-        if reference_pixel_values is not None and reference_num_tiles is not None:
-            features = self.get_image_features(reference_pixel_values, return_dict=True)  # type: ignore[attr-defined]
-            rows = self.split_patches(features.pooler_output, reference_num_tiles.tolist())  # type: ignore[attr-defined]
-            reference, visible = pad_rows(rows)
-            if reference_mask is not None:
-                visible = visible & reference_mask.bool()[:, None]
         patches = comparison_patches(
             test,
             test_mask,
@@ -177,13 +224,65 @@ def pad_rows(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
     return pad_sequence(rows, batch_first=True), mask
 
 
-class FactEnhancedGenerationMixin:
-    """Hands the fact inputs to the first step of generation only: later steps read their effect from the cache."""
+class FactEnhancedGenerationMixin(FusionInitializationMixin):
+    """The outer class: a head on the inner model, and generation with facts.
+
+    The fact inputs go to the first step of generation only: later steps read their effect from the cache.
+
+    Attributes:
+        inner_class: the fact-enhanced inner model.
+        all_fact_inputs: names of the inputs that facts and references add to the base's.
+    """
+
+    inner_class: ClassVar[type[FactEnhancedModelMixin]]
+    all_fact_inputs: ClassVar[tuple[str, ...]]
+    config: Any
+    forward: Any
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # `generate` and the trainers check their inputs against this signature.
+        names = [*FACT_INPUTS, *cls.inner_class.fact_inputs]
+        names += [f"{REFERENCE_PREFIX}{name}" for name in cls.inner_class.image_inputs]
+        cls.all_fact_inputs = tuple(names)
+        cls.forward = _forward_naming(cls, names)
+
+    def __init__(self, config: Any) -> None:
+        # Skips the base's own constructor, which would build a second, plain inner model.
+        PreTrainedModel.__init__(self, config)  # type: ignore[arg-type]
+        self.model: Any = self.inner_class(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()  # type: ignore[attr-defined]
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         """See `GenerationMixin.prepare_inputs_for_generation`; without a cache every step is a first one."""
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, **kwargs)  # type: ignore[misc]
         if not kwargs.get("is_first_iteration", False) and kwargs.get("use_cache", True):
-            for name in FACT_INPUTS:
+            for name in self.all_fact_inputs:
                 inputs.pop(name, None)
         return inputs
+
+    def enable_input_require_grads(self) -> None:
+        """Let gradients start at the text embeddings, for gradient checkpointing over frozen weights.
+
+        transformers hooks the patch embeddings too, whereupon the frozen tower is back-propagated for nothing.
+        """
+        embeddings = self.model.get_input_embeddings()
+        hook = embeddings.register_forward_hook(lambda _module, _inputs, output: output.requires_grad_(True))
+        self._require_grads_hooks = [hook]
+        self._require_grads_hook = hook
+
+
+def _forward_naming(cls: Any, names: Sequence[str]) -> Any:
+    """The forward that `cls` inherits, with further `names` in its signature."""
+    signature = inspect.signature(cls.forward)
+    inherited = list(signature.parameters.values())
+    keyword = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return super(cls, self).forward(*args, **kwargs)  # type: ignore[misc]
+
+    forward.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*inherited[:-1], *keyword, inherited[-1]]
+    )
+    return forward

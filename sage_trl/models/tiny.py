@@ -140,7 +140,7 @@ def _config(size: TinySize, tokenizer: PreTrainedTokenizerFast, fusion: Mapping[
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
     )
-    return SageInternVLConfig(
+    return SageInternVLConfig(  # type: ignore[call-arg]
         vision_config=vision,
         text_config=text,
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),

@@ -82,19 +82,26 @@ class FactCollator:
             list(completions), padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt"
         )
         prompt_mask, completion_mask = batch["attention_mask"], tokens["attention_mask"]
-        batch["attention_mask"], batch["input_ids"], batch["completion_mask"] = flush_left(
-            torch.cat([prompt_mask, completion_mask], dim=1),
-            torch.cat([batch["input_ids"], tokens["input_ids"]], dim=1),
-            torch.cat([torch.zeros_like(prompt_mask), completion_mask], dim=1),
-        )
+        joined = {
+            "input_ids": torch.cat([batch["input_ids"], tokens["input_ids"]], dim=1),
+            "completion_mask": torch.cat([torch.zeros_like(prompt_mask), completion_mask], dim=1),
+        }
+        if "mm_token_type_ids" in batch:
+            token_types = batch["mm_token_type_ids"]
+            joined["mm_token_type_ids"] = torch.cat([token_types, torch.zeros_like(tokens["input_ids"])], dim=1)
+        mask, *flushed = flush_left(torch.cat([prompt_mask, completion_mask], dim=1), *joined.values())
+        batch |= {"attention_mask": mask, **dict(zip(joined, flushed, strict=True))}
         return batch
 
     def render_completion(self, row: Row, column: str) -> str:
-        """The text that the chat template writes for an answer, end-of-turn token included."""
+        """The text that the chat template writes for an answer, ending with a token that ends generation."""
         messages = {"prompt": as_parts(row["prompt"]), "completion": as_parts(row[column])}
         rendered = apply_chat_template(messages, self.processor)
         text: str = rendered["completion"]
-        return text
+        tokenizer = self.processor.tokenizer
+        # Some templates, such as LLaVA-1.6's, write nothing after an answer: the model would never learn to stop.
+        ends = any(token in text for token in tokenizer.all_special_tokens)
+        return text if ends else text + tokenizer.eos_token
 
 
 @dataclass

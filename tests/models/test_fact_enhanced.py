@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from sage_trl.models.encoding import encode_prompts
-from sage_trl.models.fact_enhanced import FACT_INPUTS
 from tests.conftest import picture, row
 
 
@@ -48,7 +47,7 @@ def test_images_of_several_tiles_and_the_thumbnail(tiny):
     alone = model(**encode_prompts(processor, [row(1)]), logits_to_keep=1).logits
     assert torch.allclose(model(**batch, logits_to_keep=1).logits[1], alone[0], atol=1e-5)
     features = model.model.get_image_features(batch["pixel_values"]).pooler_output
-    patches = model.model.split_test_patches(batch["input_ids"], features, None)
+    patches = model.model.split_test_images(batch["input_ids"], features)
     per_tile = processor.image_seq_length
     assert [len(patch) for patch in patches] == [2 * per_tile, per_tile]
 
@@ -58,7 +57,7 @@ def test_a_reference_in_the_prompt_is_not_taken_for_the_test_image(tiny):
     batch = encode_prompts(processor, [row(0), row(1, reference=False)], reference_in_prompt=True)
     assert batch["pixel_values"].shape[0] == 3
     features = model.model.get_image_features(batch["pixel_values"]).pooler_output
-    patches = model.model.split_test_patches(batch["input_ids"], features, batch["test_num_tiles"])
+    patches = model.model.split_test_images(batch["input_ids"], features, batch["test_num_tiles"])
     assert torch.equal(patches[0], features[1])
     assert torch.equal(patches[1], features[2])
 
@@ -114,5 +113,5 @@ def test_later_steps_of_generation_get_no_fact_inputs(tiny):
     batch = encode_prompts(processor, [row(0)])
     later = model.prepare_inputs_for_generation(**batch, is_first_iteration=False, use_cache=True)
     first = model.prepare_inputs_for_generation(**batch, is_first_iteration=True, use_cache=True)
-    assert not set(FACT_INPUTS) & set(later)
+    assert not set(model.all_fact_inputs) & set(later)
     assert "fact_input_ids" in first

@@ -1,0 +1,57 @@
+"""LLaVA-1.6 (transformers `llava_next`) with self-guided fact enhancement."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from transformers import LlavaNextConfig, LlavaNextProcessor
+from transformers.models.llava_next.modeling_llava_next import LlavaNextForConditionalGeneration, LlavaNextModel
+
+from sage_trl.models.backbones.anyres import AnyResolutionMixin
+from sage_trl.models.backbones.registry import Backbone, register
+from sage_trl.models.fact_enhanced import FactEnhancedGenerationMixin, FactEnhancedModelMixin
+from sage_trl.models.fusion_settings import FusionSettings
+from sage_trl.models.parts import Part
+
+
+class SageLlavaNextConfig(FusionSettings, LlavaNextConfig):
+    """LLaVA-1.6's configuration and that of the fusion."""
+
+    model_type = "sage_llava_next"
+
+
+class SageLlavaNextModel(AnyResolutionMixin, FactEnhancedModelMixin, LlavaNextModel):
+    """LLaVA-1.6 without language head, with the fusion under `fusion`."""
+
+    config_class = SageLlavaNextConfig
+    image_inputs = ("pixel_values", "image_sizes")
+
+
+class SageLlavaNextForConditionalGeneration(FactEnhancedGenerationMixin, LlavaNextForConditionalGeneration):
+    """LLaVA-1.6 with language head whose inner model fuses facts; see `FactEnhancedModelMixin.forward`."""
+
+    config_class = SageLlavaNextConfig
+    inner_class = SageLlavaNextModel
+    part_prefixes: ClassVar[dict[Part, tuple[str, ...]]] = {
+        "vision_encoder": ("model.vision_tower.",),
+        "projector": ("model.multi_modal_projector.", "model.image_newline"),
+        "fusion": ("model.fusion.",),
+        "input_embeddings": ("model.language_model.embed_tokens.",),
+        "language_model": ("model.language_model.", "lm_head."),
+    }
+
+
+class SageLlavaNextProcessor(LlavaNextProcessor):
+    """LLaVA-1.6's processor under a name of its own, which is saved with the model."""
+
+
+BACKBONE = register(
+    Backbone(
+        config=SageLlavaNextConfig,
+        model=SageLlavaNextForConditionalGeneration,
+        processor=SageLlavaNextProcessor,
+        base_config=LlavaNextConfig,
+        base_model=LlavaNextForConditionalGeneration,
+        base_inner=LlavaNextModel,
+    )
+)

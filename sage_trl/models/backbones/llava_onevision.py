@@ -1,0 +1,78 @@
+"""LLaVA-OneVision (transformers `llava_onevision`) with self-guided fact enhancement."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from transformers import LlavaOnevisionConfig, LlavaOnevisionProcessor
+from transformers.models.llava_onevision.modeling_llava_onevision import (
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionModel,
+)
+
+from sage_trl.models.backbones.anyres import AnyResolutionMixin
+from sage_trl.models.backbones.registry import Backbone, register
+from sage_trl.models.fact_enhanced import FactEnhancedGenerationMixin, FactEnhancedModelMixin
+from sage_trl.models.fusion_settings import FusionSettings
+from sage_trl.models.parts import Part
+
+
+class SageLlavaOnevisionConfig(FusionSettings, LlavaOnevisionConfig):
+    """LLaVA-OneVision's configuration and that of the fusion."""
+
+    model_type = "sage_llava_onevision"
+
+
+class SageLlavaOnevisionModel(AnyResolutionMixin, FactEnhancedModelMixin, LlavaOnevisionModel):
+    """LLaVA-OneVision without language head, with the fusion under `fusion`."""
+
+    config_class = SageLlavaOnevisionConfig
+    image_inputs = ("pixel_values", "image_sizes", "batch_num_images")
+
+
+class SageLlavaOnevisionForConditionalGeneration(FactEnhancedGenerationMixin, LlavaOnevisionForConditionalGeneration):
+    """LLaVA-OneVision with language head whose inner model fuses facts; see `FactEnhancedModelMixin.forward`."""
+
+    config_class = SageLlavaOnevisionConfig
+    inner_class = SageLlavaOnevisionModel
+    part_prefixes: ClassVar[dict[Part, tuple[str, ...]]] = {
+        "vision_encoder": ("model.vision_tower.",),
+        "projector": ("model.multi_modal_projector.", "model.image_newline"),
+        "fusion": ("model.fusion.",),
+        "input_embeddings": ("model.language_model.embed_tokens.",),
+        "language_model": ("model.language_model.", "lm_head."),
+    }
+
+
+class SageLlavaOnevisionProcessor(LlavaOnevisionProcessor):
+    """LLaVA-OneVision's processor without the video part, which would need torchvision."""
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        num_image_tokens: int | None = None,
+        vision_feature_select_strategy: str | None = None,
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            image_processor,
+            tokenizer,
+            num_image_tokens=num_image_tokens,
+            vision_feature_select_strategy=vision_feature_select_strategy,
+            chat_template=chat_template,
+            **kwargs,
+        )
+
+
+BACKBONE = register(
+    Backbone(
+        config=SageLlavaOnevisionConfig,
+        model=SageLlavaOnevisionForConditionalGeneration,
+        processor=SageLlavaOnevisionProcessor,
+        base_config=LlavaOnevisionConfig,
+        base_model=LlavaOnevisionForConditionalGeneration,
+        base_inner=LlavaOnevisionModel,
+    )
+)

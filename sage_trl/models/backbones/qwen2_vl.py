@@ -1,0 +1,76 @@
+"""Qwen2-VL (transformers `qwen2_vl`) with self-guided fact enhancement."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from transformers import Qwen2VLConfig, Qwen2VLProcessor
+from transformers.core_model_loading import WeightRenaming
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLForConditionalGeneration, Qwen2VLModel
+
+from sage_trl.models.backbones.registry import Backbone, register
+from sage_trl.models.fact_enhanced import FactEnhancedGenerationMixin, FactEnhancedModelMixin
+from sage_trl.models.fusion_settings import FusionSettings
+from sage_trl.models.parts import Part
+
+# As in transformers, but for the fusion, which a hub checkpoint has no other name for.
+KEY_RENAMING = (
+    WeightRenaming(source_patterns=r"^visual", target_patterns="model.visual"),
+    WeightRenaming(
+        source_patterns=r"^model(?!\.(language_model|visual|fusion))", target_patterns="model.language_model"
+    ),
+)
+PART_PREFIXES: dict[Part, tuple[str, ...]] = {
+    "vision_encoder": ("model.visual.",),
+    "projector": ("model.visual.merger.",),
+    "fusion": ("model.fusion.",),
+    "input_embeddings": ("model.language_model.embed_tokens.",),
+    "language_model": ("model.language_model.", "lm_head."),
+}
+
+
+class SageQwen2VLConfig(FusionSettings, Qwen2VLConfig):
+    """Qwen2-VL's configuration and that of the fusion."""
+
+    model_type = "sage_qwen2_vl"
+
+
+class SageQwen2VLModel(FactEnhancedModelMixin, Qwen2VLModel):
+    """Qwen2-VL without language head, with the fusion under `fusion`.
+
+    Rotary positions have three axes here and are counted from the token ids, which therefore go along.
+    """
+
+    config_class = SageQwen2VLConfig
+    image_inputs = ("pixel_values", "image_grid_thw")
+    forwards_input_ids = True
+
+
+class SageQwen2VLForConditionalGeneration(FactEnhancedGenerationMixin, Qwen2VLForConditionalGeneration):
+    """Qwen2-VL with language head whose inner model fuses facts; see `FactEnhancedModelMixin.forward`."""
+
+    config_class = SageQwen2VLConfig
+    inner_class = SageQwen2VLModel
+    part_prefixes: ClassVar[dict[Part, tuple[str, ...]]] = PART_PREFIXES
+
+
+class SageQwen2VLProcessor(Qwen2VLProcessor):
+    """Qwen2-VL's processor without the video part, which would need torchvision."""
+
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
+
+
+BACKBONE = register(
+    Backbone(
+        config=SageQwen2VLConfig,
+        model=SageQwen2VLForConditionalGeneration,
+        processor=SageQwen2VLProcessor,
+        base_config=Qwen2VLConfig,
+        base_model=Qwen2VLForConditionalGeneration,
+        base_inner=Qwen2VLModel,
+        key_renaming=KEY_RENAMING,
+    )
+)
