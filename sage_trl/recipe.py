@@ -53,6 +53,22 @@ class RunArguments:
     patch_similarity: PatchSimilarity | None = field(default=None, metadata={"help": "Eq. 1, for a new fusion."})
     fusion_keys: PatchFeature | None = field(default=None, metadata={"help": "Eq. 2, for a new fusion."})
     fusion_values: PatchFeature | None = field(default=None, metadata={"help": "Eq. 2, for a new fusion."})
+    lora_r: int | None = field(
+        default=None,
+        metadata={"help": "Rank of LoRA on the language model; projector and fusion train whole. None: full weights."},
+    )
+    lora_alpha: int | None = field(default=None, metadata={"help": "Scale of LoRA. None: twice the rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on LoRA's input."})
+    lora_target: list[str] | None = field(
+        default=None, metadata={"help": "Linear layers with LoRA, such as q_proj. None: all but the head."}
+    )
+    load_in_4bit: bool = field(
+        default=False, metadata={"help": "QLoRA: the frozen language model in 4-bit NF4 (bitsandbytes)."}
+    )
+    attn_implementation: str = field(
+        default="auto", metadata={"help": "`auto`: FlashAttention where installed and usable, else SDPA."}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Commit of a model from the hub."})
     resume: bool = field(default=False, metadata={"help": "Go on from the newest whole checkpoint in output_dir."})
 
     @property
@@ -114,12 +130,22 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: {lacking[0]!r} is missing\n  remedy: set it in the recipe or with --{lacking[0]}")
     run = RunArguments(**{key: value for key, value in checked.items() if key in run_types})
     _ = run.tiny_size  # checks its keys
+    _check_lora(run, str(path))
     settings = {**STAGE_DEFAULTS[stage], **{key: value for key, value in checked.items() if key in config_types}}
     try:
         training = config_class(**settings)
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(f"{path}: {error}\n  remedy: mend the recipe's training arguments") from None
     return Recipe(run, training)
+
+
+def _check_lora(run: RunArguments, source: str) -> None:
+    if run.lora_r is not None and run.lora_r < 1:
+        raise RecipeError(f"{source}: lora_r is {run.lora_r}\n  remedy: give a rank of at least 1, or null for no LoRA")
+    settings = {"lora_alpha": run.lora_alpha, "lora_target": run.lora_target}
+    idle = [name for name, value in settings.items() if value is not None]
+    if idle and run.lora_r is None:
+        raise RecipeError(f"{source}: {idle[0]} has no effect without lora_r\n  remedy: set lora_r, or leave it out")
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:

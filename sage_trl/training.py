@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 from transformers import set_seed
 
-from sage_trl.data.dataset import read_ad_pl
-from sage_trl.data.fact_sets import read_facts
 from sage_trl.data.rows import PairCounts, load_ad_pl
-from sage_trl.errors import DataError, RecipeError, StoppedError
-from sage_trl.models.checkpoints import is_plain_model, load_pretrained
+from sage_trl.errors import RecipeError, StoppedError
+from sage_trl.model_building import build_model, facts_path
+from sage_trl.models.adapters import is_adapted
 from sage_trl.models.parts import PartSize
-from sage_trl.models.prompt import question_messages, with_images_and_facts
-from sage_trl.models.tiny import build_tiny_internvl
-from sage_trl.recipe import TINY_MODEL, Recipe, RunArguments
+from sage_trl.recipe import Recipe
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.entropy_dpo_trainer import EntropyDPOTrainer
 from sage_trl.trainer.sfe_trainer import SFETrainer
@@ -137,7 +133,7 @@ def _rows(recipe: Recipe, split: str, counts: PairCounts) -> Dataset:
         split=split,
         kind="preference" if is_preference else "completion",
         datasets=run.datasets,
-        facts=_facts_path(run) if recipe.training.use_facts else None,
+        facts=facts_path(run) if recipe.training.use_facts else None,
         scores=(run.scores or directory / "scores.jsonl") if is_preference else None,
         turns=run.turns,
         pairs=run.pairs,
@@ -147,64 +143,18 @@ def _rows(recipe: Recipe, split: str, counts: PairCounts) -> Dataset:
     )
 
 
-def _facts_path(run: RunArguments) -> Path:
-    return Path(run.facts) if run.facts else Path(run.dataset) / "facts.jsonl"
-
-
 def _build_trainer(recipe: Recipe, train_rows: Dataset, validation_rows: Dataset | None) -> Any:
     args = recipe.training
-    model, processor = _load_model(recipe)
+    model, processor = build_model(recipe)
     shared = {
         "args": args,
         "train_dataset": train_rows,
         "eval_dataset": validation_rows,
         "processing_class": processor,
     }
-    is_preference = isinstance(args, EntropyDPOConfig)
-    if is_preference:
-        _refuse_random_fusion(recipe)
-        reference, _ = _load_model(recipe)
     try:
-        return EntropyDPOTrainer(model, reference, **shared) if is_preference else SFETrainer(model, **shared)
+        if not isinstance(args, EntropyDPOConfig):
+            return SFETrainer(model, **shared)
+        return EntropyDPOTrainer(model, None if is_adapted(model) else build_model(recipe)[0], **shared)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"the trainer cannot be built: {error}\n  remedy: mend the recipe's keys") from error
-
-
-def _refuse_random_fusion(recipe: Recipe) -> None:
-    model = recipe.run.model
-    is_random = model == TINY_MODEL or (recipe.training.use_facts and is_plain_model(model))
-    if is_random:
-        problem = f"model {model}: its fusion would be random and frozen; stage 2 starts from a stage 1 run"
-        raise RecipeError(f"{problem}\n  remedy: set model to the output_dir of stage 1")
-
-
-def _load_model(recipe: Recipe) -> tuple[Any, Any]:
-    run = recipe.run
-    if run.model == TINY_MODEL:
-        return _build_tiny(recipe)
-    # Trainable weights stay in fp32 under bf16 autocast: at lr 2e-6 an update of a bf16 weight rounds to nothing.
-    return load_pretrained(run.model, dtype=torch.float32, fusion=run.fusion, seed=recipe.training.seed)
-
-
-def _build_tiny(recipe: Recipe) -> tuple[Any, Any]:
-    run = recipe.run
-    try:
-        return build_tiny_internvl(_texts(recipe), run.tiny_size, recipe.training.seed, run.fusion)
-    except ValueError as error:
-        raise RecipeError(f"the tiny model cannot be built: {error}\n  remedy: mend its sizes or heads") from error
-
-
-def _texts(recipe: Recipe) -> Iterator[str]:
-    """All that the tiny model's tokenizer learns from; what every prompt holds is as frequent as in the prompts."""
-    for inspection in read_ad_pl(recipe.run.dataset).select(splits=[recipe.run.split]):
-        for question in inspection.questions:
-            for message in with_images_and_facts(question_messages(question.question), 1, with_reference=True):
-                yield f"{message['role']}\n"
-                yield from (part["text"] for part in message["content"] if part["type"] == "text")
-            yield "assistant\n"
-            yield from question.answers
-    path = _facts_path(recipe.run)
-    if not path.is_file():
-        raise DataError.at(path, None, "no such file", "run tools/generate_facts.py: the tokenizer learns from facts")
-    for fact_set in read_facts(path).values():
-        yield from fact_set.facts

@@ -17,6 +17,7 @@ LAYERS = [
     {"judge", "facts"},
     {"trainer", "evaluation"},
     {"recipe"},
+    {"model_building"},
     {"training"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

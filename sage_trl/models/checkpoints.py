@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,94 +14,150 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from sage_trl.errors import DataError
+from sage_trl.models.adapters import Source, attach_adapter, has_adapter, is_adapted, read_adapter_config, save_adapter
+from sage_trl.models.attention import choose_attention
 from sage_trl.models.backbones import BY_BASE_MODEL_TYPE, BY_MODEL_TYPE
 from sage_trl.models.fact_enhanced import FACT_TOKEN
+from sage_trl.models.fusion_settings import FusionSettings
+from sage_trl.models.quantization import four_bit_settings
 
 FUSION_PREFIX = "model.fusion."
 COMPONENTS = {"image_processor", "tokenizer"}
+FUSION_SETTINGS = tuple(field.name for field in dataclasses.fields(FusionSettings) if field.name != "fact_token_id")
 
 
 def load_pretrained(
     name_or_path: str | Path,
     *,
     dtype: torch.dtype | str = torch.float32,
+    compute_dtype: torch.dtype | str | None = None,
     fusion: Mapping[str, Any] | None = None,
     seed: int = 0,
+    load_in_4bit: bool = False,
+    is_trainable: bool = False,
+    attn_implementation: str = "auto",
+    revision: str | None = None,
     **model_kwargs: Any,
 ) -> tuple[Any, Any]:
-    """Load a model of ours, or a plain base model with a new, randomly initialised fusion.
+    """Load a model of ours, a plain base model with a new, randomly initialised fusion, or an adapter on its base.
 
     Args:
-        name_or_path: directory or hub id.
+        name_or_path: directory or hub id of a model or of an adapter. An adapter names its base and the base's
+            revision itself.
         dtype: weight type; trainable weights should be fp32 (at lr 2e-6 an update of a bf16 weight rounds to nothing).
+        compute_dtype: what the model will compute in, where autocast makes that another type than `dtype`.
         fusion: settings of the new fusion (`num_selected_patches`, `fusion_num_heads`, ...), for a base model only.
         seed: seed of the new fusion's weights.
-        model_kwargs: handed to `from_pretrained`, for example `attn_implementation` or `revision`.
+        load_in_4bit: quantise the language model to NF4 (bitsandbytes).
+        is_trainable: keep an adapter ready for training, in fp32.
+        attn_implementation: `auto` picks FlashAttention where usable, else SDPA.
+        revision: commit, tag or branch on the hub; of the adapter, if it is one.
+        model_kwargs: handed to `from_pretrained`.
 
     Returns:
-        The model in evaluation mode and its processor.
+        The model in evaluation mode, a `PeftModel` for an adapter, and its processor.
 
     Raises:
         DataError: no such model, an unsupported architecture, or a checkpoint whose tensors do not all fit.
     """
-    source = str(name_or_path)
-    revision = {key: value for key, value in model_kwargs.items() if key in ("revision", "cache_dir")}
-    config = _load_config(source, revision)
+    source = Source(str(name_or_path), revision)
+    settings = {
+        **model_kwargs,
+        "attn_implementation": choose_attention(attn_implementation, compute_dtype or dtype),
+        "dtype": dtype,
+    }
+    config = _load_config(source)
+    adapter = read_adapter_config(source)
+    if adapter is None:
+        return _load_model(source, settings, fusion or {}, seed, load_in_4bit=load_in_4bit)
+    if config.model_type not in BY_MODEL_TYPE:
+        problem = "an adapter of a plain model, without a fusion"
+        raise DataError.at(source.name, None, problem, "use an adapter that this toolkit trained, or train one anew")
+    _refuse_other_fusion(source.name, config, fusion or {})
+    base = Source(adapter.base_model_name_or_path, adapter.revision)
+    own = {name: getattr(config, name) for name in FUSION_SETTINGS} if is_plain_model(*base) else {}
+    model, _ = _load_model(base, settings, own, seed, load_in_4bit=load_in_4bit)
+    processor = _load_processor(source, BY_MODEL_TYPE[config.model_type].processor)
+    return attach_adapter(model, source, is_trainable=is_trainable), processor
+
+
+def _load_model(
+    source: Source, settings: Mapping[str, Any], fusion: Mapping[str, Any], seed: int, *, load_in_4bit: bool
+) -> tuple[Any, Any]:
+    config = _load_config(source)
     is_plain = config.model_type in BY_BASE_MODEL_TYPE
     backbone = (BY_BASE_MODEL_TYPE | BY_MODEL_TYPE)[config.model_type]
-    processor = _load_processor(source, backbone.processor, revision)
+    processor = _load_processor(source, backbone.processor)
     if is_plain:
         fact_token_id = _add_fact_token(processor.tokenizer)
         plain = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
-        config = backbone.config(**{**plain, **(fusion or {}), "fact_token_id": fact_token_id})
+        config = backbone.config(**{**plain, **fusion, "fact_token_id": fact_token_id})
     else:
-        _refuse_other_fusion(source, config, fusion or {})
+        _refuse_other_fusion(source.name, config, fusion)
+    quantization = four_bit_settings(backbone.model, settings["dtype"]) if load_in_4bit else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             model, report = backbone.model.from_pretrained(
-                source,
+                source.name,
                 config=config,
-                dtype=dtype,
+                revision=source.revision,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are reported, and refused below with their names
-                **model_kwargs,
+                **quantization,
+                **settings,
             )
         except (OSError, SafetensorError) as error:
             problem = f"the weights cannot be read: {error}"
-            raise DataError.at(source, None, problem, "fetch or save the model anew") from None
-    _refuse_partial_load(source, report, may_lack_fusion=is_plain)
+            raise DataError.at(source.name, None, problem, "fetch or save the model anew") from None
+    _refuse_partial_load(source.name, report, may_lack_fusion=is_plain)
     return model.eval(), processor
 
 
-def is_plain_model(name_or_path: str | Path) -> bool:
+def is_plain_model(name_or_path: str | Path, revision: str | None = None) -> bool:
     """Whether this is a base model without a fusion.
 
     Raises:
         DataError: no such model, or an unsupported architecture.
     """
-    return _load_config(str(name_or_path), {}).model_type in BY_BASE_MODEL_TYPE
+    return _load_config(Source(str(name_or_path), revision)).model_type in BY_BASE_MODEL_TYPE
+
+
+def is_adapter(name_or_path: str | Path, revision: str | None = None) -> bool:
+    """Whether this is an adapter and not a whole model.
+
+    Raises:
+        DataError: no such model, or an unsupported architecture.
+    """
+    source = Source(str(name_or_path), revision)
+    _load_config(source)
+    return has_adapter(source)
 
 
 def save_pretrained(model: Any, processor: Any, directory: Path) -> None:
-    """Save model and processor so that `load_pretrained` finds both."""
-    model.save_pretrained(directory)
+    """Save model or adapter, and processor, so that `load_pretrained` finds both."""
+    if is_adapted(model):
+        save_adapter(model, directory)
+    else:
+        model.save_pretrained(directory)
     processor.save_pretrained(directory)
 
 
-def _load_config(source: str, revision: Mapping[str, Any]) -> Any:
+def _load_config(source: Source) -> Any:
     # A path is not looked for on the hub, which would take half a minute to say no.
-    is_path = Path(source).is_absolute() or (Path(source).parent.is_dir() and "/" in source)
-    if is_path and not Path(source).is_dir():
-        raise DataError.at(source, None, "no such model directory", "check the path, or train the model first")
+    path = Path(source.name)
+    is_path = path.is_absolute() or (path.parent.is_dir() and "/" in source.name)
+    if is_path and not path.is_dir():
+        raise DataError.at(source.name, None, "no such model directory", "check the path, or train the model first")
     try:
-        config = AutoConfig.from_pretrained(source, **revision)
+        config = AutoConfig.from_pretrained(source.name, revision=source.revision)
     except (OSError, ValueError) as error:
-        raise DataError.at(source, None, f"no model can be loaded: {error}", "check the path or the hub id") from None
+        problem = f"no model can be loaded: {error}"
+        raise DataError.at(source.name, None, problem, "check the path or the hub id") from None
     supported = BY_BASE_MODEL_TYPE | BY_MODEL_TYPE
     if config.model_type not in supported:
         problem = f"model type {config.model_type!r} is not supported"
-        raise DataError.at(source, None, problem, f"use one of {', '.join(sorted(supported))}")
+        raise DataError.at(source.name, None, problem, f"use one of {', '.join(sorted(supported))}")
     return config
 
 
@@ -129,15 +186,15 @@ def _refuse_partial_load(source: str, report: Mapping[str, Any], *, may_lack_fus
         raise DataError.at(source, None, problem, "use a whole checkpoint of this model type")
 
 
-def _load_processor(source: str, processor_class: type, revision: Mapping[str, Any]) -> Any:
+def _load_processor(source: Source, processor_class: Any) -> Any:
     # torchvision's image processors are used where it is installed, PIL's elsewhere: AutoImageProcessor decides.
     try:
-        image_processor = AutoImageProcessor.from_pretrained(source, **revision)
-        tokenizer = AutoTokenizer.from_pretrained(source, **revision)
+        image_processor = AutoImageProcessor.from_pretrained(source.name, revision=source.revision)
+        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision)
     except (OSError, ValueError) as error:
         problem = f"no processor can be loaded: {error}"
-        raise DataError.at(source, None, problem, "save the processor beside the model") from None
-    settings, _ = processor_class.get_processor_dict(source, **revision)  # type: ignore[attr-defined]
+        raise DataError.at(source.name, None, problem, "save the processor beside the model") from None
+    settings, _ = processor_class.get_processor_dict(source.name, revision=source.revision)
     settings["chat_template"] = settings.get("chat_template") or tokenizer.chat_template
     accepted = settings.keys() & inspect.signature(processor_class).parameters.keys()
     return processor_class(image_processor, tokenizer, **{name: settings[name] for name in accepted - COMPONENTS})

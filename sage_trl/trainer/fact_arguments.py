@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sage_trl.models.parts import PARTS
+from sage_trl.models.parts import check_train_parts
 
 
 @dataclass
@@ -42,9 +42,7 @@ class FactArguments:
         Raises:
             ValueError: names the option, its value and what is allowed.
         """
-        unknown = sorted(set(self.train_parts) - set(PARTS))
-        if unknown or not self.train_parts:
-            raise ValueError(f"train_parts {self.train_parts} cannot train; choose from {', '.join(PARTS)}")
+        check_train_parts(self.train_parts)
         if not 0 <= self.reference_dropout <= 1:
             raise ValueError(f"reference_dropout is {self.reference_dropout}; it is a share from 0 to 1")
 
