@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,26 @@ def atomic_writer(path: Path) -> Iterator[IO[str]]:
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Fill a directory beside `path` and rename it to `path` only if the body did not raise.
+
+    Raises:
+        DataError: `path` exists and is no empty directory.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DataError.at(path, None, "exists already", "choose another directory, or delete it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    try:
+        yield part
+        part.chmod(0o755)  # mkdtemp makes directories that nobody else can read
+        part.replace(path)
+    except BaseException:
+        shutil.rmtree(part)
         raise
 
 

@@ -71,8 +71,8 @@ def load_pretrained(
     if adapter is None:
         return _load_model(source, settings, fusion or {}, seed, load_in_4bit=load_in_4bit)
     if config.model_type not in BY_MODEL_TYPE:
-        problem = "an adapter of a plain model, without a fusion"
-        raise DataError.at(source.name, None, problem, "use an adapter that this toolkit trained, or train one anew")
+        problem = f"an adapter without a fusion, for its model type is {config.model_type!r}"
+        raise DataError.at(source.name, None, problem, "use an adapter that this toolkit trained")
     _refuse_other_fusion(source.name, config, fusion or {})
     base = Source(adapter.base_model_name_or_path, adapter.revision)
     own = {name: getattr(config, name) for name in FUSION_SETTINGS} if is_plain_model(*base) else {}
@@ -152,6 +152,9 @@ def _load_config(source: Source) -> Any:
     try:
         config = AutoConfig.from_pretrained(source.name, revision=source.revision)
     except (OSError, ValueError) as error:
+        if (path / "adapter_config.json").is_file():
+            problem = "an adapter without a fusion, for it has no config.json of this toolkit"
+            raise DataError.at(source.name, None, problem, "use an adapter that this toolkit trained") from None
         problem = f"no model can be loaded: {error}"
         raise DataError.at(source.name, None, problem, "check the path or the hub id") from None
     supported = BY_BASE_MODEL_TYPE | BY_MODEL_TYPE

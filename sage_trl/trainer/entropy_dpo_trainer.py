@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from trl import DPOTrainer
 
+from sage_trl.models.adapters import is_adapted, reference_adapter
+from sage_trl.models.parts import POLICY_ADAPTER
 from sage_trl.trainer.collators import PAIR_KINDS, EntropyDPOCollator
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.fact_trainer import FactTrainerMixin, keep_images_encoded
@@ -40,7 +43,8 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
 
     Args:
         model: the model after stage 1.
-        ref_model: a copy of it, pi_ref; it is frozen.
+        ref_model: a copy of it, pi_ref; it is frozen. None for a model with an adapter: a frozen copy of the adapter is
+            pi_ref, on the same base weights.
         args: `EntropyDPOConfig`.
         train_dataset, eval_dataset: rows of `load_ad_pl(kind="preference")`.
         processing_class: the model's processor.
@@ -62,11 +66,15 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
         data_collator: Any = None,
         **kwargs: Any,
     ) -> None:
-        if args is None or ref_model is None:
-            raise ValueError("EntropyDPOTrainer needs `args`, an EntropyDPOConfig, and `ref_model`, a second instance")
-        self.prepare_parts(model, args)
+        if args is None or (ref_model is None) != is_adapted(model):
+            raise ValueError(
+                "EntropyDPOTrainer needs `args`, an EntropyDPOConfig, and `ref_model`, a second instance, unless the "
+                "model has an adapter, of which a frozen copy is the reference"
+            )
+        self.freeze(model)
         self.stage = "edpo" if args.eta else "dpo"
-        ref_model.requires_grad_(False)
+        if ref_model is not None:
+            ref_model.requires_grad_(False)
         collator = data_collator or EntropyDPOCollator(
             processing_class, args.use_facts, args.reference_in_prompt, args.reference_dropout, args.seed
         )
@@ -80,6 +88,10 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
             data_collator=collator,
             **kwargs,
         )
+        self.unfreeze_parts()
+        if is_adapted(self.model):
+            # PEFT would save the frozen reference beside the policy.
+            self.model.save_pretrained = partial(self.model.save_pretrained, selected_adapters=[POLICY_ADAPTER])
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         self.check_batch_keys(self.accelerator.unwrap_model(model), inputs)
@@ -90,7 +102,7 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
             "fused_lm_head": True,
         }
         outputs = model(**model_inputs)
-        ref_log_probs = self._reference_log_probs(model_inputs)
+        ref_log_probs = self._reference_log_probs(model, model_inputs)
         logps = PairLogps(*outputs.log_probs.sum(dim=1).chunk(2), *ref_log_probs.sum(dim=1).chunk(2))
         losses = entropy_dpo_loss(
             logps.chosen,
@@ -116,10 +128,18 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
                 )
         return (loss, outputs) if return_outputs else loss
 
-    def _reference_log_probs(self, model_inputs: dict[str, Any]) -> Tensor:
+    def _reference_log_probs(self, model: Any, model_inputs: dict[str, Any]) -> Tensor:
         """Log-probabilities `[2 * pairs, T - 1]` of the labels under pi_ref, zero where there is no label."""
         with torch.no_grad():
-            return self.ref_model(**model_inputs).log_probs  # type: ignore[no-any-return]
+            if self.ref_model is not None:
+                return self.ref_model(**model_inputs).log_probs  # type: ignore[no-any-return]
+            was_training = model.training
+            # Without dropout, and without checkpoints of activations that nobody reads.
+            model.eval()
+            with reference_adapter(self.accelerator.unwrap_model(model)):
+                log_probs: Tensor = model(**model_inputs).log_probs
+            model.train(was_training)
+            return log_probs
 
     def _mean_over_processes(self, values: Tensor, mask: Tensor) -> Tensor:
         """Mean of the masked values of all processes, scaled for DDP, which averages gradients over the processes."""

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 from datasets import Image, List
 
 from sage_trl.errors import DivergedError
+from sage_trl.models.adapters import is_adapted, keep_trainable_in_fp32
 from sage_trl.models.checkpoints import load_pretrained
-from sage_trl.models.parts import part_of, set_trainable_parts
+from sage_trl.models.parts import PartSize, part_of, set_trainable_parts
 from sage_trl.storage import write_json
 from sage_trl.trainer.collators import FactCollator
 
@@ -27,27 +28,34 @@ class FactTrainerMixin:
     Attributes:
         answer_columns: the dataset columns of the stage beside `ROW_COLUMNS`.
         loss_keys: batch keys that the loss takes and the model does not.
-        part_sizes: parameters per part, set before the trainer is built.
+        part_sizes: parameters per part, set once the trainer is built.
         stage: what the saved model is called in the inference note.
     """
 
     answer_columns: ClassVar[tuple[str, ...]]
     loss_keys: ClassVar[tuple[str, ...]]
     stage: str
+    part_sizes: list[PartSize]
     model: Any
     args: Any
     optimizer: Any
     data_collator: Any
 
-    def prepare_parts(self, model: Any, args: Any) -> None:
-        """Freeze all but `train_parts`.
+    def freeze(self, model: Any) -> None:
+        """Freeze the whole model while TRL builds the trainer, which rounds what trains of a quantised one to bf16.
 
         Raises:
-            ValueError: a model whose parts have no names that we know, such as one in a PEFT wrapper.
+            ValueError: a model whose parts have no names that we know.
         """
         if not hasattr(model, "part_prefixes"):
             raise ValueError(f"{type(model).__name__} is no fact-enhanced model; load it with `load_pretrained`")
-        self.part_sizes = set_trainable_parts(model, args.train_parts)
+        model.requires_grad_(False)
+
+    def unfreeze_parts(self) -> None:
+        """Let exactly `train_parts` train; to be called whenever PEFT may have made a whole adapter train."""
+        self.part_sizes = set_trainable_parts(self.model, self.args.train_parts)
+        if is_adapted(self.model):
+            keep_trainable_in_fp32(self.model)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's step.
@@ -91,10 +99,11 @@ class FactTrainerMixin:
         Raises:
             ValueError: names the key and what is known.
         """
-        known = set(inspect.signature(type(model).forward).parameters) | set(self.loss_keys) | {"use_cache"}
+        plain = model.get_base_model() if is_adapted(model) else model
+        known = set(inspect.signature(type(plain).forward).parameters) | set(self.loss_keys) | {"use_cache"}
         unknown = sorted(set(batch) - known)
         if unknown:
-            raise ValueError(f"batch keys {unknown} are unknown to {type(model).__name__}; known: {sorted(known)}")
+            raise ValueError(f"batch keys {unknown} are unknown to {type(plain).__name__}; known: {sorted(known)}")
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's optimizer, with the fusion's parameters in groups of their own if they have their own rate."""
@@ -122,6 +131,7 @@ class FactTrainerMixin:
             self._load_whole(resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+        self.unfreeze_parts()
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint  # type: ignore[attr-defined]
@@ -143,6 +153,9 @@ class FactTrainerMixin:
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)  # type: ignore[misc]
         directory = Path(output_dir or self.args.output_dir)
+        if is_adapted(self.model):
+            # The base's configuration holds the fusion's settings; PEFT saves its own alone.
+            self.model.get_base_model().config.save_pretrained(directory)
         note = {"use_facts": self.args.use_facts, "reference_in_prompt": self.args.reference_in_prompt}
         write_json(directory / INFERENCE_FILE, {**note, "stage": self.stage})
 

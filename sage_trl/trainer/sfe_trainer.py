@@ -18,7 +18,7 @@ class SFETrainer(FactTrainerMixin, SFTTrainer):
     cross-entropy on the best answer a_1.
 
     Args:
-        model: a fact-enhanced model.
+        model: a fact-enhanced model, in a PEFT wrapper made by `add_lora` or not.
         args: `SFEConfig`.
         train_dataset, eval_dataset: rows of `load_ad_pl(kind="completion")`.
         processing_class: the model's processor.
@@ -39,7 +39,7 @@ class SFETrainer(FactTrainerMixin, SFTTrainer):
         data_collator: Any = None,
         **kwargs: Any,
     ) -> None:
-        self.prepare_parts(model, args)
+        self.freeze(model)
         self.stage = "sfe" if args.use_facts else "sft"
         collator = data_collator or SFECollator(
             processing_class, args.use_facts, args.reference_in_prompt, args.reference_dropout, args.seed
@@ -53,6 +53,7 @@ class SFETrainer(FactTrainerMixin, SFTTrainer):
             data_collator=collator,
             **kwargs,
         )
+        self.unfreeze_parts()
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
