@@ -34,22 +34,26 @@ def atomic_writer(path: Path) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """Fill a directory beside `path` and rename it to `path` only if the body did not raise.
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Give a new directory beside `path`, flush its files to disk, and rename it to `path` if the body did not raise.
 
     Raises:
-        DataError: `path` exists and is no empty directory.
+        DataError: `path` is a file, or a directory that holds something.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise DataError.at(path, None, "exists already", "choose another directory, or delete it")
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise DataError.at(path, None, "it exists and is not empty", "remove it, or write elsewhere")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     try:
         yield part
+        for file in part.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
         part.chmod(0o755)  # mkdtemp makes directories that nobody else can read
         part.replace(path)
     except BaseException:
-        shutil.rmtree(part)
+        shutil.rmtree(part, ignore_errors=True)
         raise
 
 

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from sage_trl.errors import DataError, LockedError
-from sage_trl.storage import JsonlAppender, atomic_writer, content_key, read_json, read_json_lines, write_json
+from sage_trl.storage import (
+    JsonlAppender,
+    atomic_directory,
+    atomic_writer,
+    content_key,
+    read_json,
+    read_json_lines,
+    write_json,
+)
 
 HOLD = """
 import sys
@@ -29,6 +37,25 @@ def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
         raise RuntimeError
     assert read_json(path) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_directory_is_whole_or_absent(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "model"
+    with pytest.raises(KeyboardInterrupt), atomic_directory(path) as part:
+        (part / "half").write_text("half")
+        raise KeyboardInterrupt
+    assert list(path.parent.iterdir()) == []
+    with atomic_directory(path) as part:
+        (part / "inner").mkdir()
+        (part / "inner" / "whole").write_text("whole")
+        assert not path.exists()
+    assert [file.name for file in path.parent.iterdir()] == ["model"]
+    assert (path / "inner" / "whole").read_text() == "whole"
+    assert path.stat().st_mode & 0o777 == 0o755
+    with pytest.raises(DataError, match="not empty"), atomic_directory(path):
+        pass
+    with pytest.raises(DataError, match="not empty"), atomic_directory(path / "inner" / "whole"):
+        pass
 
 
 def test_a_torn_line_is_dropped_and_the_file_goes_on(tmp_path: Path) -> None:

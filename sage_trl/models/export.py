@@ -14,7 +14,7 @@ from sage_trl.models.adapters import is_adapted
 from sage_trl.models.backbones import BY_MODEL_TYPE
 from sage_trl.models.backbones.registry import Backbone
 from sage_trl.models.checkpoints import FUSION_PREFIX, FUSION_SETTINGS, load_pretrained, save_pretrained
-from sage_trl.storage import new_directory, read_json, write_json
+from sage_trl.storage import atomic_directory, read_json, write_json
 
 # What training notes beside a model and a merged one keeps.
 NOTES = ("sage_inference.json", "sage_run.json")
@@ -33,7 +33,7 @@ def merge_adapter(run: str | Path, output: Path, *, dtype: torch.dtype = torch.f
     Raises:
         DataError: `run` is no adapter, cannot be loaded, or `output` is not empty.
     """
-    with new_directory(output) as directory:
+    with atomic_directory(output) as directory:
         model, processor = load_pretrained(run, dtype=dtype)
         if not is_adapted(model):
             problem = "this is a whole model, not an adapter"
@@ -55,7 +55,7 @@ def export_plain(run: str | Path, output: Path, *, dtype: torch.dtype = torch.fl
     Raises:
         DataError: `run` cannot be loaded, or `output` is not empty.
     """
-    with new_directory(output) as directory:
+    with atomic_directory(output) as directory:
         model, processor = load_pretrained(run, dtype=dtype)
         if is_adapted(model):
             model = model.merge_and_unload()

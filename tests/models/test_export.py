@@ -62,7 +62,7 @@ def test_weights_can_be_written_in_bf16(tmp_path):
 def test_a_failed_merge_leaves_nothing_and_a_full_directory_is_refused(tmp_path):
     make_adapter(tmp_path)
     merge_adapter(tmp_path / "adapter", tmp_path / "merged")
-    with pytest.raises(DataError, match="exists already"):
+    with pytest.raises(DataError, match="exists and is not empty"):
         merge_adapter(tmp_path / "adapter", tmp_path / "merged")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(DataError, match="not an adapter"):

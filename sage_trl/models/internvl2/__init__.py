@@ -1,0 +1,1 @@
+"""Released InternVL2 checkpoints (`internvl_chat`) turned into the native `internvl` format, no remote code run."""
