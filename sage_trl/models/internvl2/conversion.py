@@ -125,15 +125,9 @@ def _write_shard(header: Header, rules: dict[str, TensorRule], path: Path) -> di
     try:
         with safe_open(header.path, framework="pt") as shard:
             for name in header.shapes:
-                native |= _convert(shard.get_tensor(name), rules[name])
+                parts = rules[name].split(shard.get_tensor(name))
+                native |= zip(rules[name].targets, parts, strict=True)
     except (OSError, SafetensorError) as error:
         raise DataError.at(header.path, None, f"the shard cannot be read: {error}", "fetch it anew") from None
     save_file(native, path, metadata={"format": "pt"})
     return {name: tensor.nbytes for name, tensor in native.items()}
-
-
-def _convert(tensor: Tensor, rule: TensorRule) -> dict[str, Tensor]:
-    parts = rule.split(tensor)
-    # A part is a view of the whole, and views cannot be saved.
-    owned = parts if len(parts) == 1 else [part.clone() for part in parts]
-    return dict(zip(rule.targets, owned, strict=True))
