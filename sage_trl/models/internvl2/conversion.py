@@ -130,4 +130,5 @@ def _write_shard(header: Header, rules: dict[str, TensorRule], path: Path) -> di
     except (OSError, SafetensorError) as error:
         raise DataError.at(header.path, None, f"the shard cannot be read: {error}", "fetch it anew") from None
     save_file(native, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors makes files that nobody else can read
     return {name: tensor.nbytes for name, tensor in native.items()}

@@ -115,6 +115,7 @@ def test_a_native_shard_holds_what_a_source_shard_held(tmp_path, shards):
     native = convert(tmp_path / "source", tmp_path / "native")
     files = sorted(native.glob("*.safetensors"))
     assert len(files) == shards
+    assert {file.stat().st_mode & 0o777 for file in native.iterdir()} == {0o644}
     for mine, theirs in zip(files, sorted((tmp_path / "source").glob("*.safetensors")), strict=True):
         assert sum(one.numel() for one in load_file(mine).values()) == sum(
             one.numel() for one in load_file(theirs).values()
