@@ -38,6 +38,7 @@ def build_model(recipe: Recipe) -> tuple[Any, Any]:
     if isinstance(args, EntropyDPOConfig):
         _refuse_random_fusion(recipe)
     if run.model == TINY_MODEL:
+        _refuse_adapter_without_base(run)
         model, processor = _build_tiny(recipe)
     else:
         autocast = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
@@ -60,6 +61,13 @@ def build_model(recipe: Recipe) -> tuple[Any, Any]:
     elif run.lora_r is not None:
         model = _add_lora(recipe, model)
     return model, processor
+
+
+def _refuse_adapter_without_base(run: RunArguments) -> None:
+    if run.lora_r is not None or run.load_in_4bit:
+        key = "load_in_4bit" if run.load_in_4bit else "lora_r"
+        problem = f"{key}: the tiny model is made from configuration and lies nowhere, so an adapter would have no base"
+        raise RecipeError(f"{problem}\n  remedy: set model to a directory or hub id, or leave {key} out")
 
 
 def _refuse_idle_quantization(run: RunArguments, *, has_frozen_base: bool) -> None:

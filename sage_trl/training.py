@@ -50,6 +50,7 @@ def run_training(recipe: Recipe, console: Console) -> Path:
     trainer = _build_trainer(recipe, train_rows, validation_rows)
     if trainer.is_world_process_zero():
         console.print(part_table(trainer.part_sizes))
+        console.print(f"attention: {trainer.model.config._attn_implementation}")
         if counts.questions:
             console.print(counts.summary(), highlight=False)
         console.print(f"{len(train_rows)} rows; " + (f"resuming {checkpoint.name}" if checkpoint else "starting anew"))

@@ -69,11 +69,12 @@ def encode_prompts(
 
 def _refuse_placeholders(processor: Any, row: Mapping[str, Any]) -> None:
     texts = [*row["facts"], *(message["content"] for message in row["prompt"])]
-    for placeholder in (FACT_TOKEN, processor.image_token):
+    video_token = getattr(processor, "video_token", None)
+    for placeholder in filter(None, (FACT_TOKEN, processor.image_token, video_token)):
         found = next((text for text in texts if placeholder in text), None)
         if found is not None:
             name = f"question {row.get('group_id')}/{row.get('question_id')}"
-            problem = f"{name}: {found!r} holds {placeholder}, which stands for a fact or an image"
+            problem = f"{name}: {found!r} holds {placeholder}, which stands for a fact, an image or a video"
             raise DataError(f"{problem}\n  remedy: remove it from the question or the facts")
 
 

@@ -108,7 +108,7 @@ def test_rows_without_facts_are_refused_where_facts_are_to_be_fused(tiny, tmp_pa
 @pytest.mark.parametrize("text", ["Is <fact> here?", "What does <IMG_CONTEXT> show?"])
 def test_placeholders_in_a_question_are_refused(tiny, tmp_path, text):
     trainer = make_trainer(tiny, tmp_path)
-    with pytest.raises(DataError, match=r"question g0/q1.*stands for a fact or an image"):
+    with pytest.raises(DataError, match=r"question g0/q1.*stands for a fact, an image or a video"):
         trainer.data_collator([{**rows()[0], "prompt": question_messages(text)}])
 
 
