@@ -12,6 +12,7 @@ LAYERS = [
     {"command_line"},
     {"storage"},
     {"records", "lexicon"},
+    {"trees"},
     {"preferences", "models"},
     {"data"},
     {"judge", "facts"},

@@ -72,7 +72,7 @@ def test_overrides_win_and_are_read_as_yaml(write):
         ({"stage": "dpoo"}, ["'dpoo'", "edpo"]),
         ({"model": ...}, ["'model'"]),
         ({"stage": ["sfe"]}, ["['sfe']", "edpo"]),
-        ({"stage": "edpo", "loss_type": ["ipo"]}, ["loss_type", "ipo"]),
+        ({"stage": "edpo", "loss_type": ["aot"]}, ["loss_type", "aot"]),
         ({"learning_rate": True}, ["'learning_rate'", "True", "float"]),
         ({"max_steps": True}, ["'max_steps'", "True"]),
         ({"reference_dropout": 7}, ["reference_dropout", "7"]),

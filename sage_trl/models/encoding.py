@@ -67,6 +67,39 @@ def encode_prompts(
     return batch
 
 
+def encode_prompt_ids(
+    processor: Any,
+    rows: Sequence[Mapping[str, Any]],
+    first: Sequence[int],
+    *,
+    use_facts: bool,
+    reference_in_prompt: bool,
+) -> list[list[int]]:
+    """Token ids of prompts that show the same images and facts, without reading the images again.
+
+    Args:
+        processor: a Sage processor.
+        rows: as in `encode_prompts`.
+        first: token ids of the first row's prompt, as the processor made them.
+        use_facts, reference_in_prompt: as in `encode_prompts`.
+    """
+    for row in rows:
+        _refuse_placeholders(processor, row)
+    texts = [
+        render_prompt(processor, row, use_facts=use_facts, reference_in_prompt=reference_in_prompt) for row in rows
+    ]
+    short = [processor.tokenizer(text, add_special_tokens=_needs_start(processor, text))["input_ids"] for text in texts]
+    image_token = processor.image_token_id
+    if short[0].count(image_token) != 1:
+        # How many tokens each of several images has is known to the processor alone.
+        batches = [encode_prompts(processor, [row], use_facts=use_facts, reference_in_prompt=True) for row in rows]
+        return [batch["input_ids"][0].tolist() for batch in batches]
+    at = short[0].index(image_token)
+    behind = len(short[0]) - at - 1
+    image = list(first[at : len(first) - behind])
+    return [ids[: ids.index(image_token)] + image + ids[ids.index(image_token) + 1 :] for ids in short]
+
+
 def _refuse_placeholders(processor: Any, row: Mapping[str, Any]) -> None:
     texts = [*row["facts"], *(message["content"] for message in row["prompt"])]
     video_token = getattr(processor, "video_token", None)
@@ -122,15 +155,18 @@ def counts_tiles(processor: Any) -> bool:
 
 
 def _process(processor: Any, images: list[list[Image]], texts: list[str]) -> dict[str, Tensor]:
-    # Most chat templates write the first special token themselves.
-    start = processor.tokenizer.bos_token
-    has_start = start is None or texts[0].startswith(start)
     batch = processor(
         images=images,
         text=texts,
         padding=True,
         padding_side="left",
-        add_special_tokens=not has_start,
+        add_special_tokens=_needs_start(processor, texts[0]),
         return_tensors="pt",
     )
     return dict(batch)
+
+
+def _needs_start(processor: Any, text: str) -> bool:
+    # Most chat templates write the first special token themselves.
+    start = processor.tokenizer.bos_token
+    return start is not None and not text.startswith(start)

@@ -17,10 +17,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from sage_trl.models.fusion_attention import ComparisonPatches, FusionAttention, FusionLinear, comparison_patches
+from sage_trl.trees.tree_attention import SPLIT_ATTENTION, dense_mask, split_trees
 
 FACT_TOKEN = "<fact>"
 REFERENCE_PREFIX = "reference_"
-FACT_INPUTS = ("fact_input_ids", "fact_attention_mask", "reference_mask")
+FACT_INPUTS = ("fact_input_ids", "fact_attention_mask", "reference_mask", "tree_spans")
 
 
 class FusionInitializationMixin:
@@ -98,6 +99,7 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         fact_input_ids: Tensor | None = None,
         fact_attention_mask: Tensor | None = None,
         reference_mask: Tensor | None = None,
+        tree_spans: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """The backbone's forward with each `<fact>` placeholder replaced by its comparison-enhanced token t^s.
@@ -107,6 +109,8 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
             fact_input_ids: `[B, L_F, N]` token ids of the fact sentences; without it the backbone runs unchanged.
             fact_attention_mask: `[B, L_F, N]`; a fact without a real token is padding.
             reference_mask: `[B]`, true for rows with a reference; without it all rows have one if any has.
+            tree_spans: `[B, S, 3]` where each row is a packed prefix tree; see `trees.tree_attention.read_spans`. Then
+                `position_ids` `[B, T]` count along each branch.
             kwargs: the backbone's inputs, `reference_` companions of `image_inputs`, and `fact_inputs`.
 
         Raises:
@@ -118,6 +122,11 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
             for name in [name for name in kwargs if name.startswith(REFERENCE_PREFIX)]
         }
         extra = {name: kwargs.pop(name) for name in self.fact_inputs if name in kwargs}
+        if tree_spans is not None:
+            kwargs["position_ids"] = self.tree_position_ids(
+                **{"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
+            )
+            attention_mask = self._prepare_tree(tree_spans, attention_mask, kwargs)
         if fact_input_ids is None:
             return super_forward(
                 input_ids=input_ids,
@@ -147,6 +156,27 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         if self.forwards_input_ids:
             kwargs["input_ids"] = input_ids
         return super_forward(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
+
+    def tree_position_ids(self, **inputs: Any) -> Tensor:
+        """Positions of packed trees as the backbone wants them, from `position_ids` `[B, T]` along each branch."""
+        positions: Tensor = inputs["position_ids"]
+        return positions
+
+    def _prepare_tree(self, tree_spans: Tensor, attention_mask: Tensor | None, kwargs: dict[str, Any]) -> Tensor:
+        """The mask that limits attention to ancestors; for the split form a stand-in that transformers lets through."""
+        if attention_mask is None:
+            raise ValueError("trees need `attention_mask`, which says where a row is padding")
+        implementation = self.config.get_text_config()._attn_implementation
+        if implementation == SPLIT_ATTENTION:
+            kwargs["tree"] = split_trees(tree_spans)
+            return attention_mask.new_ones(1, 1, 1, 1)
+        mask = dense_mask(tree_spans, attention_mask.shape[1])
+        if implementation == "sdpa":
+            return mask
+        if implementation == "eager":
+            dtype = self.get_input_embeddings().weight.dtype  # type: ignore[attr-defined]
+            return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+        raise ValueError(f"attention {implementation!r} takes no tree; set it to sdpa, eager or {SPLIT_ATTENTION}")
 
     @torch.no_grad()
     def embed_facts(self, fact_input_ids: Tensor, fact_attention_mask: Tensor) -> tuple[Tensor, Tensor]:

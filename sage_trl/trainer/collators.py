@@ -18,6 +18,7 @@ from sage_trl.data.images import decode_image_bytes, open_image
 from sage_trl.errors import DataError
 from sage_trl.models.encoding import encode_prompts
 from sage_trl.models.prompt import as_parts
+from sage_trl.trainer.tree_batches import encode_trees
 
 Row = Mapping[str, Any]
 PAIR_KINDS = ("min", "max")
@@ -31,10 +32,11 @@ class FactCollator:
         processor: a Sage processor.
         use_facts: fuse the rows' facts.
         reference_in_prompt: show the reference as a first image.
-        reference_dropout: share of questions whose reference is hidden, because otherwise fusion meets at zero-shot
-            inference what it never saw. Which ones depends on `seed` and the question's ids alone, so a resumed run
-            hides the same references.
+        reference_dropout: share of groups whose reference is hidden, because otherwise fusion meets at zero-shot
+            inference what it never saw. Which ones depends on `seed` and the group's id alone, so a resumed run hides
+            the same references, and a group stays one tree.
         seed: seed of the dropout.
+        shared_prefix: pack the rows as prefix trees, which compute what they share once.
     """
 
     processor: Any
@@ -42,6 +44,7 @@ class FactCollator:
     reference_in_prompt: bool = False
     reference_dropout: float = 0.0
     seed: int = 0
+    shared_prefix: bool = False
 
     def prepare(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Rows with decoded images; a file that several rows share is decoded once.
@@ -69,7 +72,7 @@ class FactCollator:
             return True
         if not self.reference_dropout:
             return False
-        name = f"{self.seed}\0{row['group_id']}\0{row['question_id']}"
+        name = f"{self.seed}\0{row['group_id']}"
         draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
         return draw < self.reference_dropout
 
@@ -93,6 +96,19 @@ class FactCollator:
         batch |= {"attention_mask": mask, **dict(zip(joined, flushed, strict=True))}
         return batch
 
+    def encode_trees(
+        self, rows: Sequence[Row], answers: Sequence[Sequence[str]], *, share_answers: bool
+    ) -> tuple[dict[str, Tensor], list[list[int]]]:
+        """Rows and their rendered answers as trees; see `tree_batches.encode_trees`."""
+        return encode_trees(
+            self.processor,
+            rows,
+            answers,
+            use_facts=self.use_facts,
+            reference_in_prompt=self.reference_in_prompt,
+            share_answers=share_answers,
+        )
+
     def render_completion(self, row: Row, column: str) -> str:
         """The text that the chat template writes for an answer, ending with a token that ends generation."""
         messages = {"prompt": as_parts(row["prompt"]), "completion": as_parts(row[column])}
@@ -111,7 +127,13 @@ class SFECollator(FactCollator):
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Collate `B` rows."""
         prepared = self.prepare(rows)
-        batch = self.encode(prepared, [self.render_completion(row, "completion") for row in prepared])
+        completions = [self.render_completion(row, "completion") for row in prepared]
+        if self.shared_prefix:
+            batch, _ = self.encode_trees(prepared, [[text] for text in completions], share_answers=False)
+            del batch["leaf_ids"]
+            # The `Trainer` counts the tokens of `labels`.
+            return {**batch, "labels": batch["shift_labels"]}
+        batch = self.encode(prepared, completions)
         batch["labels"] = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
         return batch
 
@@ -121,14 +143,20 @@ class EntropyDPOCollator(FactCollator):
     """Rows with `prompt`, `chosen`, `rejected`, `delta_entropy` and `pair_kind` to a batch of 2 x pairs sequences.
 
     As in TRL the first half of the batch holds the chosen answers. `delta_entropy` is `[pairs]`, `pair_kind` holds
-    indices into `PAIR_KINDS`.
+    indices into `PAIR_KINDS`. With `shared_prefix` the batch is one of trees, and `pair_leaves` `[pairs, 2]` tells the
+    leaves of chosen and rejected.
     """
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Collate `pairs` rows."""
         prepared = self.prepare(rows)
-        completions = [self.render_completion(row, column) for column in ("chosen", "rejected") for row in prepared]
-        batch = self.encode([*prepared, *prepared], completions)
+        chosen, rejected = ([self.render_completion(row, name) for row in prepared] for name in ("chosen", "rejected"))
+        if self.shared_prefix:
+            pairs = [list(pair) for pair in zip(chosen, rejected, strict=True)]
+            batch, leaves = self.encode_trees(prepared, pairs, share_answers=True)
+            batch["pair_leaves"] = torch.tensor(leaves)
+        else:
+            batch = self.encode([*prepared, *prepared], [*chosen, *rejected])
         batch["delta_entropy"] = torch.tensor([row["delta_entropy"] for row in rows], dtype=torch.float32)
         batch["pair_kind"] = torch.tensor([PAIR_KINDS.index(row["pair_kind"]) for row in rows])
         return batch

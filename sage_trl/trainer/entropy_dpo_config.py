@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from trl import DPOConfig
 
 from sage_trl.trainer.fact_arguments import COLLATOR_OPTIONS, FactArguments, refuse_options
-from sage_trl.trainer.losses import Objective
+from sage_trl.trainer.losses import MARGIN_LOSSES, Objective
 
 
 @dataclass
@@ -31,10 +31,11 @@ class EntropyDPOConfig(FactArguments, DPOConfig):
         """Refuse TRL options that have no meaning beside an offset per pair, or are not built yet."""
         super().__post_init__()
         self.check_fact_arguments()
+        is_robust = self.loss_type == ["robust"]
         fixed = {
-            "loss_type": (["sigmoid"],),
+            "loss_type": tuple([name] for name in MARGIN_LOSSES) if self.objective == "dpo" else (["sigmoid"],),
             "loss_weights": (None,),
-            "label_smoothing": (0.0,),
+            "label_smoothing": (self.label_smoothing,) if is_robust else (0.0,),
             "f_divergence_type": ("reverse_kl",),
             "ld_alpha": (None,),
             "use_weighting": (False,),
@@ -42,11 +43,13 @@ class EntropyDPOConfig(FactArguments, DPOConfig):
             "sync_ref_model": (False,),
         }
         reason = (
-            "E-DPO is -log sigmoid of the reward margin of whole answers minus eta * dH against a frozen reference "
-            "(eq. 6-7)"
+            "E-DPO is a loss on the reward margin of whole answers minus eta * dH against a frozen reference (eq. "
+            f"6-7); loss_type is one of {', '.join(MARGIN_LOSSES)}, for objective `paper` sigmoid alone"
         )
         refuse_options(self, {**COLLATOR_OPTIONS, **fixed}, reason)
         if self.beta <= 0:
             raise ValueError(f"beta is {self.beta}; it must be positive")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}; it is a share from 0 to below 0.5")
         if self.eta < 0 or self.kl_coef < 0:
             raise ValueError(f"eta ({self.eta}) and kl_coef ({self.kl_coef}) must not be negative")

@@ -12,12 +12,13 @@ from trl import DPOTrainer
 
 from sage_trl.models.adapters import is_adapted, reference_adapter
 from sage_trl.models.parts import POLICY_ADAPTER
+from sage_trl.trainer.answers import AnswerLayout, answer_layout
 from sage_trl.trainer.collators import PAIR_KINDS, EntropyDPOCollator
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
-from sage_trl.trainer.fact_trainer import FactTrainerMixin, keep_images_encoded
-from sage_trl.trainer.losses import entropy_dpo_loss, token_kl
+from sage_trl.trainer.fact_trainer import FactTrainerMixin, collator_options, keep_images_encoded
+from sage_trl.trainer.losses import LENGTH_NORMALISED, entropy_dpo_loss, token_kl
 
-# Name -> (values, mask) of equal shape: the metric is the mean of the values where the mask is true.
+# Name -> (totals, counts): the metric is the sum of the totals over the sum of the counts.
 Metrics = dict[str, tuple[Tensor, Tensor]]
 
 
@@ -53,7 +54,7 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
 
     _tag_names = ("trl", "dpo", "sage", "entropy-dpo")
     answer_columns = ("chosen", "rejected", "delta_entropy", "pair_kind")
-    loss_keys = ("completion_mask", "delta_entropy", "pair_kind")
+    loss_keys = ("completion_mask", "shift_labels", "leaf_ids", "pair_leaves", "delta_entropy", "pair_kind")
 
     def __init__(
         self,
@@ -75,9 +76,7 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
         self.stage = "edpo" if args.eta else "dpo"
         if ref_model is not None:
             ref_model.requires_grad_(False)
-        collator = data_collator or EntropyDPOCollator(
-            processing_class, args.use_facts, args.reference_in_prompt, args.reference_dropout, args.seed
-        )
+        collator = data_collator or EntropyDPOCollator(processing_class, **collator_options(args))
         super().__init__(
             model,
             ref_model=ref_model,
@@ -89,47 +88,57 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
             **kwargs,
         )
         self.unfreeze_parts()
+        self.prepare_tree_attention(self.model, self.ref_model)
         if is_adapted(self.model):
             # PEFT would save the frozen reference beside the policy.
             self.model.save_pretrained = partial(self.model.save_pretrained, selected_adapters=[POLICY_ADAPTER])
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         self.check_batch_keys(self.accelerator.unwrap_model(model), inputs)
-        model_inputs = {key: value for key, value in inputs.items() if key not in self.loss_keys}
-        model_inputs |= {
-            "labels": inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100),
-            "use_cache": False,
-            "fused_lm_head": True,
-        }
-        outputs = model(**model_inputs)
-        ref_log_probs = self._reference_log_probs(model, model_inputs)
-        logps = PairLogps(*outputs.log_probs.sum(dim=1).chunk(2), *ref_log_probs.sum(dim=1).chunk(2))
-        losses = entropy_dpo_loss(
-            logps.chosen,
-            logps.rejected,
-            logps.ref_chosen,
-            logps.ref_rejected,
-            inputs["delta_entropy"],
-            beta=self.beta,
-            eta=self.args.eta,
-            objective=self.args.objective,
+        layout = answer_layout(inputs)
+        model_inputs = {key: value for key, value in inputs.items() if key not in self.loss_keys} | {"use_cache": False}
+        scored = {**model_inputs, "shift_labels": layout.shift_labels, "fused_lm_head": True}
+        outputs = model(**scored)
+        ref_log_probs = self._reference_log_probs(model, scored)
+        logps = PairLogps(
+            *layout.pairs(layout.sums(outputs.log_probs)),
+            *layout.pairs(layout.sums(ref_log_probs)),
         )
-        metrics = token_metrics(outputs) | pair_metrics(inputs, logps, beta=self.beta, eta=self.args.eta)
+        lengths = layout.pairs(layout.sums(outputs.label_mask.float()))
+        metrics = token_metrics(outputs, layout, lengths) | pair_metrics(
+            inputs, logps, beta=self.beta, eta=self.args.eta
+        )
+        losses = self._losses(logps, lengths, inputs["delta_entropy"])
         loss = self._mean_over_processes(losses, torch.ones_like(losses))
         if self.args.objective == "paper":
-            metrics["kl"] = token_kl(outputs.log_probs, ref_log_probs), outputs.label_mask
+            kl = torch.cat(layout.pairs(layout.sums(token_kl(outputs.log_probs, ref_log_probs))))
+            metrics["kl"] = kl, torch.cat(lengths)
             loss = loss + self.args.kl_coef * self._mean_over_processes(*metrics["kl"])
         self._log_batch(metrics, inputs["attention_mask"].sum())
         if return_outputs:
             # The fused head builds no logits, which `predict` returns.
             with torch.no_grad():
-                outputs = model(
-                    **{key: model_inputs[key] for key in model_inputs if key not in ("labels", "fused_lm_head")}
-                )
+                outputs = model(**model_inputs)
         return (loss, outputs) if return_outputs else loss
 
+    def _losses(self, logps: PairLogps, lengths: tuple[Tensor, Tensor], delta_entropy: Tensor) -> Tensor:
+        [loss_type] = self.loss_types
+        chosen_length, rejected_length = lengths if loss_type in LENGTH_NORMALISED else (1.0, 1.0)
+        return entropy_dpo_loss(
+            logps.chosen / chosen_length,
+            logps.rejected / rejected_length,
+            logps.ref_chosen / chosen_length,
+            logps.ref_rejected / rejected_length,
+            delta_entropy,
+            beta=self.beta,
+            eta=self.args.eta,
+            objective=self.args.objective,
+            loss_type=loss_type,
+            label_smoothing=self.args.label_smoothing,
+        )
+
     def _reference_log_probs(self, model: Any, model_inputs: dict[str, Any]) -> Tensor:
-        """Log-probabilities `[2 * pairs, T - 1]` of the labels under pi_ref, zero where there is no label."""
+        """Log-probabilities `[B, T]` of the labels under pi_ref, zero where there is no label."""
         with torch.no_grad():
             if self.ref_model is not None:
                 return self.ref_model(**model_inputs).log_probs  # type: ignore[no-any-return]
@@ -141,36 +150,36 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
             model.train(was_training)
             return log_probs
 
-    def _mean_over_processes(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Mean of the masked values of all processes, scaled for DDP, which averages gradients over the processes."""
-        count: Tensor = self.accelerator.reduce(mask.sum().float(), reduction="sum")
+    def _mean_over_processes(self, totals: Tensor, counts: Tensor) -> Tensor:
+        """Mean over all processes, scaled for DDP, which averages gradients over the processes."""
+        count: Tensor = self.accelerator.reduce(counts.sum().float(), reduction="sum")
         processes: int = self.accelerator.num_processes
-        return (values * mask).sum() / count.clamp(min=1) * processes
+        return totals.sum() / count.clamp(min=1) * processes
 
     def _log_batch(self, metrics: Metrics, num_tokens: Tensor) -> None:
         mode = "train" if self.model.training else "eval"
-        sums = [(values.detach() * mask).sum().float() for values, mask in metrics.values()]
-        counts = [mask.sum().float() for _, mask in metrics.values()]
-        total = self.accelerator.reduce(torch.stack([*sums, *counts, num_tokens.float()]), reduction="sum").tolist()
+        totals = [totals.detach().sum().float() for totals, _ in metrics.values()]
+        counts = [counts.sum().float() for _, counts in metrics.values()]
+        reduced = self.accelerator.reduce(torch.stack([*totals, *counts, num_tokens.float()]), reduction="sum").tolist()
         for index, name in enumerate(metrics):
-            count = total[len(metrics) + index]
+            count = reduced[len(metrics) + index]
             if count:
-                self._metrics[mode][name].append(total[index] / count)
+                self._metrics[mode][name].append(reduced[index] / count)
         if mode == "train":
-            self._total_train_tokens += int(total[-1])
+            self._total_train_tokens += int(reduced[-1])
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
 
 
-def token_metrics(outputs: Any) -> Metrics:
-    """TRL's metrics over completion tokens, from the fused head's output for `[chosen; rejected]`."""
-    chosen, rejected = outputs.label_mask.clone(), outputs.label_mask.clone()
-    pairs = len(chosen) // 2
-    chosen[pairs:], rejected[:pairs] = False, False
+def token_metrics(outputs: Any, layout: AnswerLayout, lengths: tuple[Tensor, Tensor]) -> Metrics:
+    """TRL's metrics over the tokens of answers, from the fused head's output; an answer counts once for each pair."""
+    entropy, top1, logits = (
+        layout.pairs(layout.sums(values.float())) for values in (outputs.entropy, outputs.is_top1, outputs.mean_logits)
+    )
     return {
-        "entropy": (outputs.entropy, outputs.label_mask),
-        "mean_token_accuracy": (outputs.is_top1, chosen),
-        "logits/chosen": (outputs.mean_logits, chosen),
-        "logits/rejected": (outputs.mean_logits, rejected),
+        "entropy": (torch.cat(entropy), torch.cat(lengths)),
+        "mean_token_accuracy": (top1[0], lengths[0]),
+        "logits/chosen": (logits[0], lengths[0]),
+        "logits/rejected": (logits[1], lengths[1]),
     }
 
 
@@ -179,15 +188,15 @@ def pair_metrics(inputs: dict[str, Any], logps: PairLogps, *, beta: float, eta: 
     chosen, rejected = beta * (logps.chosen - logps.ref_chosen), beta * (logps.rejected - logps.ref_rejected)
     margins = chosen - rejected
     every = torch.ones_like(margins)
-    kind = inputs["pair_kind"]
+    is_min, is_max = (inputs["pair_kind"] == PAIR_KINDS.index(kind) for kind in ("min", "max"))
     delta_entropy = inputs["delta_entropy"]
     return {
         "rewards/chosen": (chosen, every),
         "rewards/rejected": (rejected, every),
         "rewards/accuracies": ((margins > 0).float(), every),
         "rewards/margins": (margins, every),
-        "rewards/margins_min_pairs": (margins, kind == PAIR_KINDS.index("min")),
-        "rewards/margins_max_pairs": (margins, kind == PAIR_KINDS.index("max")),
+        "rewards/margins_min_pairs": (margins * is_min, is_min),
+        "rewards/margins_max_pairs": (margins * is_max, is_max),
         "logps/chosen": (logps.chosen, every),
         "logps/rejected": (logps.rejected, every),
         "delta_entropy/mean": (delta_entropy, every),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from sage_trl.models.parts import check_train_parts
+
+TreeAttention = Literal["auto", "dense", "split"]
 
 
 @dataclass
@@ -30,10 +32,19 @@ class FactArguments:
         default=False, metadata={"help": "Show the reference as a first image in the prompt, as the baseline."}
     )
     reference_dropout: float = field(
-        default=0.25, metadata={"help": "Share of questions that train without their reference image."}
+        default=0.25, metadata={"help": "Share of groups that train without their reference image."}
     )
     fusion_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of the fusion layers. None: the same as `learning_rate`."}
+    )
+
+    shared_prefix: bool = field(
+        default=True,
+        metadata={"help": "Compute what rows share, images and prompts, once (prefix trees). False: row by row."},
+    )
+    tree_attention: TreeAttention = field(
+        default="auto",
+        metadata={"help": "`split`: branch by branch; `dense`: one mask; `auto`: dense for eager, else split."},
     )
 
     def check_fact_arguments(self) -> None:

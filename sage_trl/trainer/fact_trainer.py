@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from datasets import Image, List
+from datasets import Dataset, Image, List
 
 from sage_trl.errors import DivergedError
 from sage_trl.models.adapters import is_adapted, keep_trainable_in_fp32
@@ -17,6 +17,8 @@ from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.parts import PartSize, part_of, set_trainable_parts
 from sage_trl.storage import write_json
 from sage_trl.trainer.collators import FactCollator
+from sage_trl.trainer.group_sampler import GroupSampler
+from sage_trl.trees.tree_attention import SPLIT_ATTENTION
 
 INFERENCE_FILE = "sage_inference.json"
 ROW_COLUMNS = ("images", "reference_image", "facts", "prompt", "group_id", "question_id")
@@ -40,6 +42,7 @@ class FactTrainerMixin:
     args: Any
     optimizer: Any
     data_collator: Any
+    compute_metrics: Any
 
     def freeze(self, model: Any) -> None:
         """Freeze the whole model while TRL builds the trainer, which rounds what trains of a quantised one to bf16.
@@ -57,6 +60,20 @@ class FactTrainerMixin:
         if is_adapted(self.model):
             keep_trainable_in_fp32(self.model)
 
+    def prepare_tree_attention(self, *models: Any) -> None:
+        """Set the text attention of the models to what `tree_attention` asks for, where the batches are trees."""
+        if not (isinstance(self.data_collator, FactCollator) and self.data_collator.shared_prefix):
+            return
+        for model in models:
+            if model is None:
+                continue
+            plain = model.get_base_model() if is_adapted(model) else model
+            is_eager = plain.config.get_text_config()._attn_implementation == "eager"
+            if self.args.tree_attention == "split" or (self.args.tree_attention == "auto" and not is_eager):
+                plain.set_attn_implementation({"text_config": SPLIT_ATTENTION})
+            elif not is_eager:
+                plain.set_attn_implementation({"text_config": "sdpa"})
+
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's step.
 
@@ -72,23 +89,32 @@ class FactTrainerMixin:
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's, showing every reference: dropout is for training."""
-        with self._every_reference():
+        with self._every_reference(shared_prefix=None if self.compute_metrics is None else False):
             return super().get_eval_dataloader(*args, **kwargs)  # type: ignore[misc]
 
     def get_test_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        """TRL's, showing every reference: dropout is for training."""
-        with self._every_reference():
+        """TRL's, showing every reference, row by row: `predict` returns the logits of rows."""
+        with self._every_reference(shared_prefix=False):
             return super().get_test_dataloader(*args, **kwargs)  # type: ignore[misc]
 
     @contextmanager
-    def _every_reference(self) -> Iterator[None]:
+    def _every_reference(self, *, shared_prefix: bool | None = None) -> Iterator[None]:
         collator = self.data_collator
         if isinstance(collator, FactCollator):
-            self.data_collator = replace(collator, reference_dropout=0.0)
+            shared = collator.shared_prefix if shared_prefix is None else shared_prefix
+            self.data_collator = replace(collator, reference_dropout=0.0, shared_prefix=shared)
         try:
             yield
         finally:
             self.data_collator = collator
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Groups together where the batches are trees, else TRL's."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset  # type: ignore[attr-defined]
+        is_shared = isinstance(self.data_collator, FactCollator) and self.data_collator.shared_prefix
+        if is_shared and isinstance(dataset, Dataset):
+            return GroupSampler(dataset["group_id"], self.args.data_seed or self.args.seed)
+        return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = [*ROW_COLUMNS, *self.answer_columns]
@@ -158,6 +184,12 @@ class FactTrainerMixin:
             self.model.get_base_model().config.save_pretrained(directory)
         note = {"use_facts": self.args.use_facts, "reference_in_prompt": self.args.reference_in_prompt}
         write_json(directory / INFERENCE_FILE, {**note, "stage": self.stage})
+
+
+def collator_options(args: Any) -> dict[str, Any]:
+    """The options of `FactCollator` that a stage's configuration holds."""
+    names = ("use_facts", "reference_in_prompt", "reference_dropout", "seed", "shared_prefix")
+    return {name: getattr(args, name) for name in names}
 
 
 def keep_images_encoded(dataset: Any) -> Any:

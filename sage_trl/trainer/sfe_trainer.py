@@ -7,7 +7,7 @@ from typing import Any
 from trl import SFTTrainer
 
 from sage_trl.trainer.collators import SFECollator
-from sage_trl.trainer.fact_trainer import FactTrainerMixin, keep_images_encoded
+from sage_trl.trainer.fact_trainer import FactTrainerMixin, collator_options, keep_images_encoded
 from sage_trl.trainer.sfe_config import SFEConfig
 
 
@@ -27,7 +27,7 @@ class SFETrainer(FactTrainerMixin, SFTTrainer):
 
     _tag_names = ("trl", "sft", "sage", "sfe")
     answer_columns = ("completion",)
-    loss_keys = ("labels",)
+    loss_keys = ("labels", "shift_labels")
 
     def __init__(
         self,
@@ -41,9 +41,7 @@ class SFETrainer(FactTrainerMixin, SFTTrainer):
     ) -> None:
         self.freeze(model)
         self.stage = "sfe" if args.use_facts else "sft"
-        collator = data_collator or SFECollator(
-            processing_class, args.use_facts, args.reference_in_prompt, args.reference_dropout, args.seed
-        )
+        collator = data_collator or SFECollator(processing_class, **collator_options(args))
         super().__init__(
             model,
             args=args,
@@ -54,6 +52,7 @@ class SFETrainer(FactTrainerMixin, SFTTrainer):
             **kwargs,
         )
         self.unfreeze_parts()
+        self.prepare_tree_attention(self.model)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from sage_trl.models.adapters import add_lora
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.parts import adapter_of, part_of
+from sage_trl.trainer.collators import EntropyDPOCollator
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.entropy_dpo_trainer import EntropyDPOTrainer
 from sage_trl.trainer.sfe_config import SFEConfig
@@ -119,8 +120,7 @@ def test_the_reference_is_the_model_before_stage_two_whatever_the_policy_does(tm
     trainer = stage_two(tmp_path)
     batch = trainer.data_collator(list(pair_rows()))
     inputs = {key: value for key, value in batch.items() if key not in trainer.loss_keys}
-    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-    inputs |= {"labels": labels, "fused_lm_head": True, "use_cache": False}
+    inputs |= {"shift_labels": batch["shift_labels"], "fused_lm_head": True, "use_cache": False}
     before = trainer._reference_log_probs(trainer.model, inputs)
     trainer.train()
     assert torch.equal(trainer._reference_log_probs(trainer.model, inputs), before)
@@ -137,7 +137,7 @@ def test_only_the_policy_is_saved_and_loads_again(tmp_path):
     assert {"adapter_config.json", "config.json", "sage_inference.json", "processor_config.json"} <= files
     saved = load_file(tmp_path / "edpo" / "adapter_model.safetensors")
     again, _ = load_pretrained(tmp_path / "edpo")
-    inputs = trainer.data_collator(list(pair_rows()))
+    inputs = EntropyDPOCollator(trainer.processing_class)(list(pair_rows()))
     inputs = {key: value for key, value in inputs.items() if key not in trainer.loss_keys}
     trainer.model.eval()
     assert saved

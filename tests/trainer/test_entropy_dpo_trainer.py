@@ -183,7 +183,7 @@ def test_an_unknown_batch_key_is_refused(tiny, tmp_path, batch):
 def test_predict_returns_the_logits(tiny, tmp_path):
     trainer = make_trainer(tiny, tmp_path)
     predicted = trainer.predict(keep_images_encoded(Dataset.from_list(pair_rows())))
-    batch = trainer.data_collator(pair_rows())
+    batch = EntropyDPOCollator(trainer.processing_class)(pair_rows())
     # The `Trainer` cuts what it gathers to the number of rows, which leaves the chosen answers, as with TRL.
     length = batch["input_ids"].shape[1]
     assert predicted.predictions.shape == (len(DELTAS), length, trainer.model.config.text_config.vocab_size)
@@ -201,7 +201,14 @@ def test_a_missing_reference_model_or_a_foreign_model_is_refused(tiny, tmp_path)
 @pytest.mark.parametrize(
     "option",
     [
-        *({"loss_type": ["ipo"]}, {"ld_alpha": 0.5}, {"use_weighting": True}, {"eta": -1.0}, {"beta": 0.0}),
+        *(
+            {"loss_type": ["aot"]},
+            {"loss_type": ["ipo"], "objective": "paper"},
+            {"ld_alpha": 0.5},
+            {"use_weighting": True},
+            {"eta": -1.0},
+            {"beta": 0.0},
+        ),
         *({"label_smoothing": 0.1}, {"loss_weights": [1.0]}, {"max_length": 64}),
     ],
 )

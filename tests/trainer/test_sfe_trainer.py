@@ -50,7 +50,7 @@ def test_projector_fusion_and_language_model_move_and_the_vision_encoder_does_no
 
 
 def test_the_loss_is_the_mean_over_answer_tokens(tiny, tmp_path):
-    trainer = make_trainer(tiny, tmp_path)
+    trainer = make_trainer(tiny, tmp_path, shared_prefix=False)
     batch = trainer.data_collator(rows())
     loss = trainer.compute_loss(trainer.model, dict(batch)).item()
     labels = batch["labels"]

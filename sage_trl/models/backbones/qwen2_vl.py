@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
 from transformers import Qwen2VLConfig, Qwen2VLProcessor
 from transformers.core_model_loading import WeightRenaming
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLForConditionalGeneration, Qwen2VLModel
@@ -35,7 +37,24 @@ class SageQwen2VLConfig(FusionSettings, Qwen2VLConfig):
     model_type = "sage_qwen2_vl"
 
 
-class SageQwen2VLModel(FactEnhancedModelMixin, Qwen2VLModel):
+class RotaryTreeMixin:
+    """Positions of packed trees with three axes, for both generations of Qwen."""
+
+    def tree_position_ids(self, **inputs: Any) -> Tensor:
+        """`[3, B, T]`: as in one long text, put back by the tokens of other branches in between.
+
+        All images stand in the root. Behind them every axis advances by one with each token, in a branch as in one
+        long text.
+        """
+        names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
+        inline: Tensor
+        inline, _ = self.get_rope_index(**{name: inputs.get(name) for name in names})  # type: ignore[attr-defined]
+        along: Tensor = inputs["position_ids"]
+        skipped = torch.arange(along.shape[1], device=along.device) - along
+        return inline - skipped
+
+
+class SageQwen2VLModel(RotaryTreeMixin, FactEnhancedModelMixin, Qwen2VLModel):
     """Qwen2-VL without language head, with the fusion under `fusion`.
 
     Rotary positions have three axes here and are counted from the token ids, which therefore go along.

@@ -1,0 +1,48 @@
+"""Sums over answers, whether each is a row of the batch or a leaf of a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sage_trl.trainer.tree_batches import IGNORED, NO_LEAF
+
+
+@dataclass(frozen=True)
+class AnswerLayout:
+    """Where the answers of a batch of pairs stand.
+
+    Attributes:
+        shift_labels: `[B, T]` the token that each position predicts, `IGNORED` outside answers.
+        pair_leaves: `[pairs, 2]` the answers that each pair compares, chosen first.
+        leaf_ids: `[B, T]` the answer that each position belongs to, `NO_LEAF` outside; None where answer i is row i.
+    """
+
+    shift_labels: Tensor
+    pair_leaves: Tensor
+    leaf_ids: Tensor | None = None
+
+    def sums(self, values: Tensor) -> Tensor:
+        """`[B, T]` values of tokens, zero outside answers -> `[answers]`."""
+        if self.leaf_ids is None:
+            return values.sum(dim=1)
+        inside = self.leaf_ids != NO_LEAF
+        totals = values.new_zeros(int(self.pair_leaves.max()) + 1)
+        return totals.index_add(0, self.leaf_ids[inside], values[inside])
+
+    def pairs(self, answers: Tensor) -> tuple[Tensor, Tensor]:
+        """`[answers]` -> those of chosen and rejected, `[pairs]` each."""
+        chosen, rejected = answers[self.pair_leaves].unbind(dim=1)
+        return chosen, rejected
+
+
+def answer_layout(inputs: Mapping[str, Tensor]) -> AnswerLayout:
+    """The layout of a batch that `EntropyDPOCollator` made, as trees or row by row."""
+    if "leaf_ids" in inputs:
+        return AnswerLayout(inputs["shift_labels"], inputs["pair_leaves"], inputs["leaf_ids"])
+    labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, IGNORED)
+    rows = torch.arange(len(labels), device=labels.device)
+    return AnswerLayout(torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED), rows.view(2, -1).T)

@@ -1,0 +1,1 @@
+"""Shared-prefix batches: each token of a group is computed once."""

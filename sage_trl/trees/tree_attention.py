@@ -1,0 +1,141 @@
+"""Attention limited to a token's ancestors, as a dense mask or split by branches.
+
+The dense form is a mask that every implementation of transformers takes. The split form is an attention function of its
+own, `sage_tree`: a model whose text part runs on it computes trees where a `tree` argument comes with the batch, and
+plain SDPA elsewhere, so that it generates as ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+SPLIT_ATTENTION = "sage_tree"
+Span = tuple[int, int, int]
+
+
+def read_spans(tree_spans: Tensor) -> list[list[Span]]:
+    """`[B, S, 3]` (start, stop, parent) of each row's segments, filled up with -1, as lists without the filling."""
+    return [[(start, stop, parent) for start, stop, parent in row if start >= 0] for row in tree_spans.tolist()]
+
+
+def ancestor_mask(spans: list[Span], start: int, stop: int) -> Tensor:
+    """`[stop - start, stop - start]`, true where a token sees another of the same window.
+
+    A token outside every segment, which is padding, sees itself, so that no row of the softmax is empty.
+    """
+    mask = torch.eye(stop - start, dtype=torch.bool)
+    for first, last, parent in spans:
+        if first < start or last > stop:
+            continue
+        own = slice(first - start, last - start)
+        mask[own, own] = torch.ones(last - first, last - first, dtype=torch.bool).tril()
+        above = parent
+        while above >= 0 and spans[above][0] >= start:
+            mask[own, spans[above][0] - start : spans[above][1] - start] = True
+            above = spans[above][2]
+    return mask
+
+
+def dense_mask(tree_spans: Tensor, length: int) -> Tensor:
+    """`[B, 1, length, length]`, true where a token sees another."""
+    rows = [ancestor_mask(spans, 0, length) for spans in read_spans(tree_spans)]
+    return torch.stack(rows)[:, None].to(tree_spans.device)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The tokens `[start, stop)` of all that follows from one segment below the root.
+
+    Attributes:
+        mask: `[stop - start, root + stop - start]`, true where a token of the branch sees one of the root or of the
+            branch.
+    """
+
+    start: int
+    stop: int
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class SplitTree:
+    """One row of a batch: the number of the root's tokens, and the branches below it."""
+
+    root: int
+    branches: tuple[Branch, ...]
+
+
+def split_trees(tree_spans: Tensor) -> tuple[SplitTree, ...]:
+    """Prepare the split attention of a batch of trees, `[B, S, 3]`; see `read_spans`."""
+    return tuple(_split(spans, tree_spans.device) for spans in read_spans(tree_spans))
+
+
+def _split(spans: list[Span], device: torch.device) -> SplitTree:
+    tops = [index for index, (_, _, parent) in enumerate(spans) if parent < 0]
+    # Sequences that share no beginning hang below a root without tokens.
+    root, top = (spans[0][1], 0) if len(tops) == 1 else (0, -1)
+    starts = [start for start, _, parent in spans if parent == top]
+    stops = [*starts[1:], spans[-1][1]]
+    branches = []
+    for start, stop in zip(starts, stops, strict=True):
+        own = ancestor_mask(spans, start, stop)
+        mask = torch.cat([own.new_ones(stop - start, root), own], dim=1)
+        branches.append(Branch(start, stop, mask.to(device)))
+    return SplitTree(root, tuple(branches))
+
+
+def split_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    tree: tuple[SplitTree, ...] | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """An attention function of transformers: `[B, heads, T, D]` in, `[B, T, heads, D]` out."""
+    if tree is None:
+        plain: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return plain
+    groups = getattr(module, "num_key_value_groups", 1)
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    rows = [
+        _attend(query[row : row + 1], key[row : row + 1], value[row : row + 1], one, dropout, scaling)
+        for row, one in enumerate(tree)
+    ]
+    return torch.cat(rows).transpose(1, 2).contiguous(), None
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, tree: SplitTree, dropout: float, scaling: float | None
+) -> Tensor:
+    """One row, `[1, heads, T, D]`: the root causally, then each branch over the root and itself."""
+    attend = functional.scaled_dot_product_attention
+    root = slice(0, tree.root)
+    pieces = []
+    if tree.root:
+        root_query, root_key, root_value = query[:, :, root], key[:, :, root], value[:, :, root]
+        pieces.append(attend(root_query, root_key, root_value, is_causal=True, dropout_p=dropout, scale=scaling))
+    for branch in tree.branches:
+        own = slice(branch.start, branch.stop)
+        keys = torch.cat([key[:, :, root], key[:, :, own]], dim=2)
+        values = torch.cat([value[:, :, root], value[:, :, own]], dim=2)
+        pieces.append(attend(query[:, :, own], keys, values, attn_mask=branch.mask, dropout_p=dropout, scale=scaling))
+    padding = query.shape[2] - sum(piece.shape[2] for piece in pieces)
+    return functional.pad(torch.cat(pieces, dim=2), (0, 0, 0, padding))
+
+
+AttentionInterface.register(SPLIT_ATTENTION, split_attention_forward)
+# What comes without a tree is masked as for SDPA.
+AttentionMaskInterface.register(SPLIT_ATTENTION, sdpa_mask)
