@@ -12,11 +12,12 @@ LAYERS = [
     {"command_line"},
     {"storage"},
     {"records", "lexicon"},
-    {"preferences", "models"},
+    {"preferences", "models", "run_record"},
     {"data"},
     {"judge", "facts"},
     {"trainer", "evaluation"},
-    {"recipe"},
+    {"recipe", "publishing"},
+    {"recording"},
     {"training"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

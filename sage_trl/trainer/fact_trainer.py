@@ -16,12 +16,13 @@ from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.parts import part_of, set_trainable_parts
 from sage_trl.storage import write_json
 from sage_trl.trainer.collators import FactCollator
+from sage_trl.trainer.guarded_push import GuardedPush
 
 INFERENCE_FILE = "sage_inference.json"
 ROW_COLUMNS = ("images", "reference_image", "facts", "prompt", "group_id", "question_id")
 
 
-class FactTrainerMixin:
+class FactTrainerMixin(GuardedPush):
     """Comes before a TRL trainer in the bases.
 
     Attributes:
