@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,6 +55,8 @@ class FakeHub:
         large: contents by SHA-256, as the storage of large files holds them.
         requests: how often each step was called; `log` holds method and path of every request in order.
         fault: what goes wrong, if anything.
+        ignored: names that a repository's `.gitignore` keeps out.
+        meanwhile: called with each request before it is answered: what somebody else does at that moment.
     """
 
     def __init__(self) -> None:
@@ -62,6 +64,8 @@ class FakeHub:
         self.large: dict[str, bytes] = {}
         self.log: list[str] = []
         self.fault: Fault | None = None
+        self.ignored: set[str] = set()
+        self.meanwhile: Callable[[str], None] = lambda _line: None
         self.url = ""
         self.stopping = threading.Event()
 
@@ -116,6 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         line = f"{self.command} {path}"
         self.hub.log.append(line)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.hub.meanwhile(line)
         fault = self.hub.fault_for(line)
         if fault == "drop":
             # A reset rather than an orderly end.
@@ -189,7 +194,14 @@ class _Handler(BaseHTTPRequestHandler):
                 None if content is None else hashlib.sha256(content).hexdigest() if is_large else git_blob_id(content)
             )
             mode = "lfs" if is_large else "regular"
-            files.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": known})
+            files.append(
+                {
+                    "path": file["path"],
+                    "uploadMode": mode,
+                    "shouldIgnore": file["path"] in self.hub.ignored,
+                    "oid": known,
+                }
+            )
         self._send(200, {"files": files})
 
     def _batch(self, wish: dict[str, Any]) -> None:

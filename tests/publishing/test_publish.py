@@ -153,9 +153,23 @@ def test_without_a_token_and_offline_nobody_is_asked(finished_run, hub, publish)
 def test_a_change_by_somebody_else_in_between_is_a_conflict(finished_run, hub, publish):
     assert publish(finished_run, *ARGUMENTS).returncode == 0
     (finished_run / "generation_config.json").write_text("{}")
-    hub.fault = Fault("/commit/", 412, times=1)
+    files = hub.repositories[NAME].files
+
+    def change(line: str) -> None:
+        if "/preupload/" in line:
+            files["config.json"] = b"somebody else's"
+
+    hub.meanwhile = change
     result = publish(finished_run, *ARGUMENTS)
     assert result.returncode == 8 and "at the same moment" in result.stderr
+    assert files["config.json"] == b"somebody else's", "overwritten unseen"
+
+
+def test_a_file_that_the_repository_ignores_is_not_taken_for_published(finished_run, hub, publish):
+    hub.ignored = {"tokenizer.json"}
+    result = publish(finished_run, *ARGUMENTS)
+    assert result.returncode == 8
+    assert "tokenizer.json did not arrive" in result.stderr and ".gitignore" in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
