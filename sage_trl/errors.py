@@ -42,3 +42,15 @@ class DivergedError(SageError):
     """Training met a loss or a gradient that is not finite."""
 
     exit_code = 7
+
+
+class CredentialsError(SageError):
+    """A service does not accept who we are, or an account's quota is used up."""
+
+    exit_code = 5
+
+
+class HubError(SageError):
+    """The hub failed or refused; nothing was published, and the same command may be given again."""
+
+    exit_code = 8

@@ -103,6 +103,8 @@ class Recipe:
 
     run: RunArguments
     training: SFEConfig | EntropyDPOConfig
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """What the recipe and the overrides set, without defaults."""
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -116,6 +118,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: names the file or the override, the key, the value and the nearest valid key.
     """
     values = {**_read_yaml(path), **parse_overrides(overrides)}
+    if "hub_token" in values:
+        raise RecipeError(f"{path}: hub_token is no recipe key\n  remedy: set HF_TOKEN, or run `hf auth login`")
     stage = values.get("stage")
     if not isinstance(stage, str) or stage not in CONFIGS:
         raise RecipeError(f"{path}: stage is {stage!r}\n  remedy: set it to one of {', '.join(CONFIGS)}")
@@ -136,7 +140,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         training = config_class(**settings)
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(f"{path}: {error}\n  remedy: mend the recipe's training arguments") from None
-    return Recipe(run, training)
+    return Recipe(run, training, checked)
 
 
 def _check_lora(run: RunArguments, source: str) -> None:

@@ -19,6 +19,8 @@ from sage_trl.model_building import build_model, facts_path
 from sage_trl.models.adapters import is_adapted
 from sage_trl.models.parts import PartSize
 from sage_trl.recipe import Recipe
+from sage_trl.recording import describe_run
+from sage_trl.run_record import write_run_record
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.entropy_dpo_trainer import EntropyDPOTrainer
 from sage_trl.trainer.sfe_trainer import SFETrainer
@@ -61,8 +63,10 @@ def run_training(recipe: Recipe, console: Console) -> Path:
     if stop.received is not None:
         step = f"stopped by {stop.received.name} after step {trainer.state.global_step}, which is saved"
         raise StoppedError(f"{step}\n  remedy: the same command with --resume goes on from there", stop.received)
-    trainer.save_model()
     trainer.save_state()
+    if trainer.is_world_process_zero():
+        write_run_record(Path(args.output_dir), describe_run(recipe, trainer))
+    trainer.save_model()  # comes last, because with push_to_hub it publishes what is there
     return Path(args.output_dir)
 
 

@@ -13,12 +13,12 @@ LAYERS = [
     {"storage"},
     {"records", "lexicon"},
     {"trees"},
-    {"preferences", "models"},
+    {"preferences", "models", "run_record"},
     {"data"},
     {"judge", "facts"},
     {"trainer", "evaluation"},
-    {"recipe"},
-    {"model_building"},
+    {"recipe", "publishing"},
+    {"model_building", "recording"},
     {"training"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

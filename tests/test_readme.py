@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REPOSITORY
+from tests.publishing.conftest import hub_environment
+from tests.publishing.hub_server import FakeHub, running_hub
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 HUB_MODEL = "OpenGVLab/InternVL3-1B-hf"
@@ -69,13 +72,19 @@ def workplace(tmp_path: Path) -> Path:
     return place
 
 
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with running_hub() as server:
+        yield server
+
+
 def environment() -> dict[str, str]:
     scripts = str(Path(sys.executable).parent)
     return {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.slow
-def test_the_real_path_and_the_python_code_run(photos, stock, workplace):
+def test_the_real_path_and_the_python_code_run(photos, stock, workplace, hub):
     model, _ = stock
 
     def real(text: str) -> str:
@@ -83,24 +92,21 @@ def test_the_real_path_and_the_python_code_run(photos, stock, workplace):
 
     shown = [command for command in commands() if command[0] != "make"]
     assert {Path(word).name for command in shown for word in command if word.startswith("tools/")} == {
-        *(
-            "build_dataset.py",
-            "check_dataset.py",
-            "generate_facts.py",
-            "train.py",
-            "score_mle.py",
-            "evaluate.py",
-            "merge.py",
-        )
+        *("build_dataset.py", "check_dataset.py", "generate_facts.py", "train.py", "score_mle.py", "evaluate.py"),
+        *("merge.py", "publish.py"),
     }
     for command in shown:
         tool = next(Path(word).name for word in command if word.startswith("tools/"))
         arguments = [real(word) for word in command] + SHORTER.get(tool, [])
+        settings = environment()
+        if tool == "publish.py":
+            settings = hub_environment(hub.url, workplace, PATH=settings["PATH"])
         result = subprocess.run(
-            arguments, cwd=workplace, env=environment(), capture_output=True, text=True, check=False, timeout=300
+            arguments, cwd=workplace, env=settings, capture_output=True, text=True, check=False, timeout=300
         )
         assert result.returncode == 0, f"{shlex.join(arguments)}\n{result.stderr}"
     assert (workplace / "runs" / "evaluation" / "metrics.json").is_file()
+    assert b"sfe, then edpo" in hub.repositories["me/sage-internvl3-1b"].files["README.md"]
     [code] = blocks("python")
     short = 'SFEConfig(use_cpu=True, max_steps=1, report_to="none", '
     assert code.count("SFEConfig(output") == 1

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
 from sage_trl.errors import DataError
 from sage_trl.models.adapters import Source, attach_adapter, has_adapter, is_adapted, read_adapter_config, save_adapter
@@ -111,6 +112,8 @@ def _load_model(
             problem = f"the weights cannot be read: {error}"
             raise DataError.at(source.name, None, problem, "fetch or save the model anew") from None
     _refuse_partial_load(source.name, report, may_lack_fusion=is_plain)
+    # Where an adapter notes its base's revision, and results the model's; transformers leaves it empty.
+    model.config._commit_hash = hub_commit(*source)
     return model.eval(), processor
 
 
@@ -121,6 +124,21 @@ def is_plain_model(name_or_path: str | Path, revision: str | None = None) -> boo
         DataError: no such model, or an unsupported architecture.
     """
     return _load_config(Source(str(name_or_path), revision)).model_type in BY_BASE_MODEL_TYPE
+
+
+def hub_commit(name_or_path: str | Path, revision: str | None = None) -> str | None:
+    """The commit of a model that has been loaded from the hub, None for a directory."""
+    if Path(name_or_path).is_dir():
+        return None
+    path = cached_file(
+        str(name_or_path),
+        CONFIG_NAME,
+        revision=revision,
+        local_files_only=True,
+        _raise_exceptions_for_missing_entries=False,
+    )
+    commit: str | None = extract_commit_hash(path, None)
+    return commit
 
 
 def is_adapter(name_or_path: str | Path, revision: str | None = None) -> bool:

@@ -18,13 +18,14 @@ from sage_trl.models.parts import PartSize, part_of, set_trainable_parts
 from sage_trl.storage import write_json
 from sage_trl.trainer.collators import FactCollator
 from sage_trl.trainer.group_sampler import GroupSampler
+from sage_trl.trainer.guarded_push import GuardedPush
 from sage_trl.trees.tree_attention import SPLIT_ATTENTION
 
 INFERENCE_FILE = "sage_inference.json"
 ROW_COLUMNS = ("images", "reference_image", "facts", "prompt", "group_id", "question_id")
 
 
-class FactTrainerMixin:
+class FactTrainerMixin(GuardedPush):
     """Comes before a TRL trainer in the bases.
 
     Attributes:
