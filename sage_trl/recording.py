@@ -53,12 +53,8 @@ def describe_run(recipe: Recipe, trainer: Any) -> RunRecord:
     return RunRecord(
         stage=recipe.run.stage,
         model=without_local_paths(model),
-        base_model=model if is_from_hub else None if before is None else before.base_model,
-        base_revision=hub_commit(model, recipe.run.revision)
-        if is_from_hub
-        else None
-        if before is None
-        else before.base_revision,
+        base_model=base_model,
+        base_revision=base_revision,
         chain=() if before is None else tuple(stage.model_copy(update={"chain": ()}) for stage in before.stages),
         recipe=without_local_paths(to_jsonable_python(recipe.values)),
         method=_method(recipe, trainer.model.config),
