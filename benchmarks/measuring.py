@@ -1,0 +1,102 @@
+"""Steps of several trainers side by side in one process: alternating, warmed up, median and spread."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Times of one variant's steps in seconds, and its peak memory in GiB above what stood before."""
+
+    seconds: tuple[float, ...]
+    peak: float
+    tokens: int
+
+    @property
+    def median(self) -> float:
+        """Median seconds of a step."""
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """Largest minus smallest, as a share of the median."""
+        return (max(self.seconds) - min(self.seconds)) / self.median
+
+
+def measure(
+    variants: Mapping[str, Callable[[], int]], repeats: int, progress: Callable[[str], None]
+) -> dict[str, Measurement]:
+    """Run every variant once to warm up, then `repeats` times in turn.
+
+    Args:
+        variants: name -> a function that takes one whole step and returns the tokens it computed.
+        repeats: measured steps of each.
+        progress: told what runs.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    peaks = dict.fromkeys(variants, 0.0)
+    tokens = dict.fromkeys(variants, 0)
+    for repeat in range(repeats + 1):
+        for name, step in variants.items():
+            gc.collect()
+            before = _reset_peak()
+            start = time.perf_counter()
+            tokens[name] = step()
+            _synchronise()
+            taken = time.perf_counter() - start
+            progress(f"{'warm-up' if repeat == 0 else repeat} {name}: {taken:.2f} s")
+            if repeat:
+                seconds[name].append(taken)
+                peaks[name] = max(peaks[name], _peak() - before)
+    return {name: Measurement(tuple(seconds[name]), peaks[name], tokens[name]) for name in variants}
+
+
+def whole_step(trainer: Any, rows: list[dict[str, Any]]) -> Callable[[], int]:
+    """A function that collates, runs forward and backward, and steps the optimizer."""
+    trainer.create_optimizer()
+    trainer.current_gradient_accumulation_steps = 1
+
+    def step() -> int:
+        batch = trainer.data_collator(rows)
+        batch = trainer._prepare_inputs(batch)
+        tokens = int(batch["attention_mask"].sum())
+        trainer.training_step(trainer.model, batch, num_items_in_batch=None)
+        trainer.optimizer.step()
+        trainer.model.zero_grad(set_to_none=True)
+        return tokens
+
+    return step
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _reset_peak() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / 2**30
+    # 5 sets the process's peak back to what it holds now (Linux, proc(5)).
+    Path("/proc/self/clear_refs").write_text("5")
+    return _resident("VmRSS")
+
+
+def _peak() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return _resident("VmHWM")
+
+
+def _resident(field: str) -> float:
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
+    return int(line.split()[1]) / 2**20
