@@ -78,11 +78,24 @@ def _refuse_idle_quantization(run: RunArguments, *, has_frozen_base: bool) -> No
 
 def _refuse_other_lora(run: RunArguments, model: Any) -> None:
     adapter = model.peft_config[POLICY_ADAPTER]
-    wanted = {"lora_r": (run.lora_r, adapter.r), "lora_alpha": (run.lora_alpha, adapter.lora_alpha)}
+    wanted = {
+        "lora_r": (run.lora_r, adapter.r),
+        "lora_alpha": (run.lora_alpha, adapter.lora_alpha),
+        "lora_dropout": (run.lora_dropout or None, adapter.lora_dropout),
+        "lora_target": (run.lora_target, run.lora_target if _has_targets(model, run.lora_target) else "others"),
+    }
     for name, (value, own) in wanted.items():
         if value is not None and value != own:
             problem = f"{name} is {value}, but the adapter {run.model} goes on training with {own}"
             raise RecipeError(f"{problem}\n  remedy: leave {name} out, or merge the adapter first: tools/merge.py")
+
+
+def _has_targets(model: Any, names: list[str] | None) -> bool:
+    """Whether exactly the linear layers of these names have LoRA."""
+    layers = {
+        name.partition(".lora_A.")[0].rpartition(".")[2] for name, _ in model.named_parameters() if ".lora_A." in name
+    }
+    return layers == set(names or ())
 
 
 def _add_lora(recipe: Recipe, model: Any) -> Any:

@@ -67,6 +67,8 @@ def run_training(recipe: Recipe, console: Console) -> Path:
     if trainer.is_world_process_zero():
         write_run_record(Path(args.output_dir), describe_run(recipe, trainer))
     trainer.save_model()  # comes last, because with push_to_hub it publishes what is there
+    if trainer.is_world_process_zero():
+        console.print(f"saved {args.output_dir}")
     return Path(args.output_dir)
 
 

@@ -20,7 +20,7 @@ from sage_trl.training import run_training
 
 
 def main() -> int:
-    """Parse, train, print where the model lies."""
+    """Parse and train."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog="Every recipe key can be overridden: --learning_rate 1e-5, --resume, ..."
     )
@@ -37,8 +37,7 @@ def main() -> int:
     console = Console(stderr=True, quiet=known.quiet)
     # transformers prints its log lines to stdout, beside the progress bar on stderr.
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere if known.quiet else sys.stderr):
-        directory = run_training(load_recipe(known.recipe, overrides), console)
-    console.print(f"saved {directory}")
+        run_training(load_recipe(known.recipe, overrides), console)
     return 0
 
 

@@ -9,10 +9,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.utils.save_and_load import load_peft_weights
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
+from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from sage_trl.errors import DataError
@@ -20,6 +28,7 @@ from sage_trl.models.parts import POLICY_ADAPTER, Part, adapter_of, part_of
 
 # TRL's name for the frozen copy of the policy's adapter.
 REFERENCE_ADAPTER = "ref"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 LORA_PARTS: frozenset[Part] = frozenset({"vision_encoder", "language_model"})
 WHOLE_PARTS: tuple[Part, ...] = ("projector", "fusion")
 
@@ -79,6 +88,10 @@ def add_lora(
         revision=getattr(model.config, "_commit_hash", None),
     )
     wrapped = get_peft_model(model, config)
+    base = Path(model.name_or_path)
+    if base.is_dir():
+        # As an absolute path, so that from elsewhere it is not taken for a repository on the hub.
+        wrapped.peft_config[POLICY_ADAPTER].base_model_name_or_path = str(base.resolve())
     keep_trainable_in_fp32(wrapped)
     return wrapped
 
@@ -114,7 +127,11 @@ def read_adapter_config(source: Source) -> PeftConfig | None:
     """
     if not has_adapter(source):
         return None
-    config = PeftConfig.from_pretrained(source.name, revision=source.revision)
+    try:
+        config = PeftConfig.from_pretrained(source.name, revision=source.revision)
+    except (ValueError, KeyError, TypeError) as error:
+        problem = f"adapter_config.json cannot be read: {error}"
+        raise DataError.at(source.name, None, problem, "fetch or save the adapter anew") from None
     if not config.base_model_name_or_path:
         problem = "adapter_config.json names no base model"
         raise DataError.at(source.name, None, problem, "set base_model_name_or_path to the base it was trained on")
@@ -134,7 +151,16 @@ def attach_adapter(model: Any, source: Source, *, is_trainable: bool) -> PeftMod
             among them. PEFT would load it with a warning at most.
     """
     try:
-        saved = set(load_peft_weights(source.name, device="cpu", revision=source.revision))
+        weights = cached_file(
+            source.name,
+            ADAPTER_WEIGHTS,
+            revision=source.revision,
+            _raise_exceptions_for_missing_entries=False,
+        )
+        if weights is None:
+            raise ValueError(f"it has no {ADAPTER_WEIGHTS}; other formats are not read")
+        tensors = load_file(weights)
+        saved = set(tensors)
         if not any(".fusion." in name for name in saved):
             raise ValueError("it carries no fusion")
         adapted = PeftModel.from_pretrained(
@@ -155,7 +181,9 @@ def attach_adapter(model: Any, source: Source, *, is_trainable: bool) -> PeftMod
         problem = f"the adapter lacks or exceeds {len(differing)} tensors, first {differing[0]!r}"
         raise DataError.at(source.name, None, problem, "use an adapter that this toolkit trained, on the base it names")
     if is_trainable:
+        # PEFT reads projector and fusion into copies of the base's type: once more, now that they are fp32.
         keep_trainable_in_fp32(adapted)
+        set_peft_model_state_dict(adapted, tensors)
     else:
         for name, parameter in adapted.named_parameters():
             if adapter_of(name):
@@ -174,6 +202,15 @@ def keep_trainable_in_fp32(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.float()
+
+
+def copy_policy_to_reference(model: PeftModel) -> None:
+    """Make the reference adapter equal the policy's to the bit; TRL's copy has the base's type."""
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        if adapter_of(name) == POLICY_ADAPTER:
+            reference = parameters[name.replace(f".{POLICY_ADAPTER}.", f".{REFERENCE_ADAPTER}.")]
+            reference.data = parameter.data.clone()
 
 
 @contextmanager

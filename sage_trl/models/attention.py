@@ -11,17 +11,16 @@ logger = logging.getLogger(__name__)
 HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
-def choose_attention(requested: str, compute_dtype: torch.dtype | str) -> str:
+def choose_attention(requested: str, compute_dtype: torch.dtype) -> str:
     """Resolve `auto`: FlashAttention where it is installed and usable, else SDPA; says which.
 
     Args:
         requested: `auto`, or a name that transformers knows, which is returned as it is.
         compute_dtype: what the model computes in, weights or autocast; FlashAttention takes half precision only.
-            `auto` stands for the checkpoint's own, which on a GPU is half precision for every released model.
     """
     if requested != "auto":
         return requested
-    is_half = compute_dtype == "auto" or compute_dtype in HALF_PRECISION
+    is_half = compute_dtype in HALF_PRECISION
     chosen = "flash_attention_2" if is_half and is_flash_attn_2_available() else "sdpa"
     logger.info("attention: %s", chosen)
     return chosen

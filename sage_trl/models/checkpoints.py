@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,11 @@ from sage_trl.models.adapters import Source, attach_adapter, has_adapter, is_ada
 from sage_trl.models.attention import choose_attention
 from sage_trl.models.backbones import BY_BASE_MODEL_TYPE, BY_MODEL_TYPE
 from sage_trl.models.fact_enhanced import FACT_TOKEN
-from sage_trl.models.fusion_settings import FusionSettings
+from sage_trl.models.fusion_settings import FUSION_SETTINGS, check_fusion_settings
 from sage_trl.models.quantization import four_bit_settings
 
 FUSION_PREFIX = "model.fusion."
 COMPONENTS = {"image_processor", "tokenizer"}
-FUSION_SETTINGS = tuple(field.name for field in dataclasses.fields(FusionSettings) if field.name != "fact_token_id")
 
 
 def load_pretrained(
@@ -62,55 +61,81 @@ def load_pretrained(
         DataError: no such model, an unsupported architecture, or a checkpoint whose tensors do not all fit.
     """
     source = Source(str(name_or_path), revision)
-    settings = {
-        **model_kwargs,
-        "attn_implementation": choose_attention(attn_implementation, compute_dtype or dtype),
-        "dtype": dtype,
-    }
+    check_fusion_settings(fusion or {})
+    options = LoadOptions(dtype, compute_dtype, attn_implementation, seed, load_in_4bit, model_kwargs)
     config = _load_config(source)
     adapter = read_adapter_config(source)
     if adapter is None:
-        return _load_model(source, settings, fusion or {}, seed, load_in_4bit=load_in_4bit)
+        return _load_model(source, fusion or {}, options)
     if config.model_type not in BY_MODEL_TYPE:
         problem = f"an adapter without a fusion, for its model type is {config.model_type!r}"
         raise DataError.at(source.name, None, problem, "use an adapter that this toolkit trained")
     _refuse_other_fusion(source.name, config, fusion or {})
     base = Source(adapter.base_model_name_or_path, adapter.revision)
-    own = {name: getattr(config, name) for name in FUSION_SETTINGS} if is_plain_model(*base) else {}
-    model, _ = _load_model(base, settings, own, seed, load_in_4bit=load_in_4bit)
+    try:
+        own = {name: getattr(config, name) for name in FUSION_SETTINGS} if is_plain_model(*base) else {}
+        model, _ = _load_model(base, own, options)
+    except DataError as error:
+        raise DataError(
+            f"{source.name}: the base of this adapter cannot be loaded\n  {error}\n"
+            "  or set base_model_name_or_path in adapter_config.json to where the base lies"
+        ) from None
     processor = _load_processor(source, BY_MODEL_TYPE[config.model_type].processor)
     return attach_adapter(model, source, is_trainable=is_trainable), processor
 
 
-def _load_model(
-    source: Source, settings: Mapping[str, Any], fusion: Mapping[str, Any], seed: int, *, load_in_4bit: bool
-) -> tuple[Any, Any]:
+@dataclass(frozen=True)
+class LoadOptions:
+    """How weights are loaded; see `load_pretrained`."""
+
+    dtype: torch.dtype | str
+    compute_dtype: torch.dtype | str | None
+    attn_implementation: str
+    seed: int
+    load_in_4bit: bool
+    model_kwargs: Mapping[str, Any]
+
+    def attention(self, config: Any) -> str:
+        """The attention for a checkpoint of that configuration."""
+        computed = self.compute_dtype or self.dtype
+        if computed == "auto":
+            computed = config.dtype or torch.float32
+        named: torch.dtype = getattr(torch, computed) if isinstance(computed, str) else computed
+        return choose_attention(self.attn_implementation, named)
+
+
+def _load_model(source: Source, fusion: Mapping[str, Any], options: LoadOptions) -> tuple[Any, Any]:
     config = _load_config(source)
     is_plain = config.model_type in BY_BASE_MODEL_TYPE
     backbone = (BY_BASE_MODEL_TYPE | BY_MODEL_TYPE)[config.model_type]
     processor = _load_processor(source, backbone.processor)
+    attention = options.attention(config)
     if is_plain:
         fact_token_id = _add_fact_token(processor.tokenizer)
         plain = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
         config = backbone.config(**{**plain, **fusion, "fact_token_id": fact_token_id})
     else:
         _refuse_other_fusion(source.name, config, fusion)
-    quantization = four_bit_settings(backbone.model, settings["dtype"]) if load_in_4bit else {}
+    quantization = four_bit_settings(backbone.model, options.dtype) if options.load_in_4bit else {}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(options.seed)
         try:
             model, report = backbone.model.from_pretrained(
                 source.name,
                 config=config,
                 revision=source.revision,
+                dtype=options.dtype,
+                attn_implementation=attention,
+                use_safetensors=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are reported, and refused below with their names
                 **quantization,
-                **settings,
+                **options.model_kwargs,
             )
-        except (OSError, SafetensorError) as error:
-            problem = f"the weights cannot be read: {error}"
-            raise DataError.at(source.name, None, problem, "fetch or save the model anew") from None
+        except (OSError, ValueError, ImportError, SafetensorError) as error:
+            problem = f"the model cannot be loaded: {error}"
+            remedy = "fetch or save the model anew, or mend the settings it is loaded with"
+            raise DataError.at(source.name, None, problem, remedy) from None
     _refuse_partial_load(source.name, report, may_lack_fusion=is_plain)
     # Where an adapter notes its base's revision, and results the model's; transformers leaves it empty.
     model.config._commit_hash = hub_commit(*source)
@@ -218,7 +243,11 @@ def _load_processor(source: Source, processor_class: Any) -> Any:
     settings, _ = processor_class.get_processor_dict(source.name, revision=source.revision)
     settings["chat_template"] = settings.get("chat_template") or tokenizer.chat_template
     accepted = settings.keys() & inspect.signature(processor_class).parameters.keys()
-    return processor_class(image_processor, tokenizer, **{name: settings[name] for name in accepted - COMPONENTS})
+    processor = processor_class(image_processor, tokenizer, **{name: settings[name] for name in accepted - COMPONENTS})
+    if getattr(processor, "patch_size", 0) is None:
+        problem = "the processor's configuration has no patch_size"
+        raise DataError.at(source.name, None, problem, "use a newer revision of the model")
+    return processor
 
 
 def _add_fact_token(tokenizer: Any) -> int:

@@ -13,7 +13,8 @@ from sage_trl.errors import DataError
 from sage_trl.models.adapters import is_adapted
 from sage_trl.models.backbones import BY_MODEL_TYPE
 from sage_trl.models.backbones.registry import Backbone
-from sage_trl.models.checkpoints import FUSION_PREFIX, FUSION_SETTINGS, load_pretrained, save_pretrained
+from sage_trl.models.checkpoints import FUSION_PREFIX, load_pretrained, save_pretrained
+from sage_trl.models.fusion_settings import FUSION_SETTINGS
 from sage_trl.storage import atomic_directory, read_json, write_json
 
 # What training notes beside a model and a merged one keeps.

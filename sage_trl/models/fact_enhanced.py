@@ -70,6 +70,10 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         """
         return [self.comparable_patches(image) for image in features]
 
+    def pixels_per_image(self, images: Mapping[str, Tensor]) -> list[int]:
+        """Entries of `pixel_values` that each image has."""
+        return [1] * len(images["pixel_values"])
+
     def split_test_images(self, input_ids: Tensor, features: Sequence[Tensor], **_fact_inputs: Tensor) -> list[Tensor]:
         """Comparable patches `[P_i, C]` of each row's test image, the last image of its prompt.
 
@@ -291,6 +295,23 @@ class FactEnhancedGenerationMixin(FusionInitializationMixin):
             for name in self.all_fact_inputs:
                 inputs.pop(name, None)
         return inputs
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **inputs: Any
+    ) -> Any:
+        """As transformers, which repeats every tensor by its first axis; an image may have several entries there."""
+        references = {name: inputs.pop(name) for name in list(inputs) if name.startswith(REFERENCE_PREFIX)}
+        expanded = super()._expand_inputs_for_generation(  # type: ignore[misc]
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **inputs
+        )
+        pixels = f"{REFERENCE_PREFIX}pixel_values"
+        if references.get(pixels) is not None:
+            named = {name.removeprefix(REFERENCE_PREFIX): value for name, value in references.items()}
+            images = references.pop(pixels).split(self.model.pixels_per_image(named))
+            expanded[1][pixels] = torch.cat([image for image in images for _ in range(expand_size)])
+        for name, value in references.items():
+            expanded[1][name] = value.repeat_interleave(expand_size, dim=0)
+        return expanded
 
     def enable_input_require_grads(self) -> None:
         """Let gradients start at the text embeddings, for gradient checkpointing over frozen weights.

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from sage_trl.errors import DataError
 from sage_trl.models.fusion_attention import PatchFeature, PatchSimilarity
 
 
@@ -25,3 +30,22 @@ class FusionSettings:
     patch_similarity: PatchSimilarity = "nearest"
     fusion_keys: PatchFeature = "difference"
     fusion_values: PatchFeature = "difference"
+
+
+# What a user may choose for a new fusion.
+FUSION_SETTINGS = tuple(field.name for field in dataclasses.fields(FusionSettings) if field.name != "fact_token_id")
+
+
+def check_fusion_settings(settings: Mapping[str, Any]) -> None:
+    """Check the names of settings and the values of those that are choices.
+
+    Raises:
+        DataError: names the setting, its value and what is allowed.
+    """
+    types = typing.get_type_hints(FusionSettings)
+    for name, value in settings.items():
+        if name not in FUSION_SETTINGS:
+            raise DataError(f"fusion setting {name!r} is unknown\n  remedy: use one of {', '.join(FUSION_SETTINGS)}")
+        choices = typing.get_args(types[name])
+        if choices and value not in choices:
+            raise DataError(f"fusion setting {name} is {value!r}\n  remedy: use one of {', '.join(choices)}")

@@ -12,8 +12,9 @@ from sage_trl.models.fact_enhanced import FACT_TOKEN
 
 FACT_SENTENCE = "Above is the feature related to the anomaly facts."
 ANSWER_INSTRUCTION = "Answer Yes or No first, then give the reason."
-REFERENCE_SENTENCE = "The image above shows a good part: take it as the baseline."
-TEST_SENTENCE = "The image above shows the part to inspect."
+# By number, because some chat templates put all images before all text.
+REFERENCE_SENTENCE = "The first image shows a good part: take it as the baseline."
+TEST_SENTENCE = "The second image shows the part to inspect."
 
 Message = dict[str, Any]
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from trl.data_utils import apply_chat_template
 from trl.trainer.utils import flush_left
 
 from sage_trl.data.images import decode_image_bytes, open_image
@@ -111,9 +110,12 @@ class FactCollator:
 
     def render_completion(self, row: Row, column: str) -> str:
         """The text that the chat template writes for an answer, ending with a token that ends generation."""
-        messages = {"prompt": as_parts(row["prompt"]), "completion": as_parts(row[column])}
-        rendered = apply_chat_template(messages, self.processor)
-        text: str = rendered["completion"]
+        prompt, answer = as_parts(row["prompt"]), as_parts(row[column])
+        before = self.processor.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+        whole: str = self.processor.apply_chat_template([*prompt, *answer], tokenize=False)
+        # Some templates begin an answer with other white space than they ask for one with (LLaVA-OneVision).
+        start = len(before) if whole.startswith(before) else whole.rindex(answer[0]["content"][0]["text"])
+        text = whole[start:]
         tokenizer = self.processor.tokenizer
         # Some templates, such as LLaVA-1.6's, write nothing after an answer: the model would never learn to stop.
         ends = any(token in text for token in tokenizer.all_special_tokens)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from trl import DPOTrainer
 
-from sage_trl.models.adapters import is_adapted, reference_adapter
+from sage_trl.models.adapters import copy_policy_to_reference, is_adapted, reference_adapter
 from sage_trl.models.parts import POLICY_ADAPTER
 from sage_trl.trainer.answers import AnswerLayout, answer_layout
 from sage_trl.trainer.collators import PAIR_KINDS, EntropyDPOCollator
@@ -90,6 +90,7 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
         self.unfreeze_parts()
         self.prepare_tree_attention(self.model, self.ref_model)
         if is_adapted(self.model):
+            copy_policy_to_reference(self.model)
             # PEFT would save the frozen reference beside the policy.
             self.model.save_pretrained = partial(self.model.save_pretrained, selected_adapters=[POLICY_ADAPTER])
 

@@ -56,8 +56,18 @@ class FactTrainerMixin(GuardedPush):
         model.requires_grad_(False)
 
     def unfreeze_parts(self) -> None:
-        """Let exactly `train_parts` train; to be called whenever PEFT may have made a whole adapter train."""
+        """Let exactly `train_parts` train; to be called whenever PEFT may have made a whole adapter train.
+
+        Raises:
+            ValueError: a part of which nothing can train, or only with checkpointing of another kind.
+        """
         self.part_sizes = set_trainable_parts(self.model, self.args.train_parts)
+        idle = [size.part for size in self.part_sizes if size.part in self.args.train_parts and not size.trainable]
+        if idle:
+            raise ValueError(f"train_parts {idle}: this model's adapter does not reach them; leave them out")
+        is_reentrant = (self.args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
+        if is_reentrant and "vision_encoder" in self.args.train_parts:
+            raise ValueError("gradient_checkpointing_kwargs: with use_reentrant the vision_encoder gets no gradient")
         if is_adapted(self.model):
             keep_trainable_in_fp32(self.model)
 

@@ -1,12 +1,13 @@
 """LoRA that carries the fusion: what it wraps, round trips, the frozen reference, 4-bit bases."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
@@ -154,25 +155,55 @@ def test_an_adapter_in_bf16_is_of_one_type_for_inference_and_in_fp32_for_trainin
     assert {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} == {torch.float32}
 
 
-def test_the_base_s_revision_is_noted_and_used(tmp_path, monkeypatch):
-    save_stock("internvl", tmp_path / "base")
-    model, processor = load_pretrained(tmp_path / "base", fusion=FUSION)
-    model.config._commit_hash = "a" * 40
-    save_pretrained(add_lora(model, PARTS, r=2), processor, tmp_path / "adapter")
+FROM_HUB = """
+import sys
+from pathlib import Path
+from sage_trl import load_pretrained
+from sage_trl.models.adapters import add_lora
+from sage_trl.models.checkpoints import save_pretrained
+model, processor = load_pretrained("me/base", fusion={"fusion_num_heads": 4}, revision="first")
+save_pretrained(add_lora(model, ["fusion", "language_model"], r=2), processor, Path(sys.argv[1]))
+again, _ = load_pretrained(sys.argv[1])
+print(again.get_base_model().config._commit_hash)
+"""
+
+
+@pytest.mark.slow
+def test_the_base_s_commit_is_noted_and_used_again(tmp_path):
+    """A hub cache that holds two commits of a base; the adapter was trained on the older one."""
+    repository = tmp_path / "hub" / "models--me--base"
+    (repository / "refs").mkdir(parents=True)
+    for branch, commit in (("first", "a" * 40), ("main", "b" * 40)):
+        save_stock("internvl", repository / "snapshots" / commit)
+        (repository / "refs" / branch).write_text(commit)
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    arguments = [sys.executable, "-c", FROM_HUB, str(tmp_path / "adapter")]
+    result = subprocess.run(arguments, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["revision"] == "a" * 40
-    asked = []
-    backbone_class = type(model)
-    original = backbone_class.from_pretrained
-    monkeypatch.setattr(
-        backbone_class,
-        "from_pretrained",
-        lambda *args, **kwargs: asked.append(kwargs["revision"]) or original(*args, **kwargs),
-    )
-    load_pretrained(tmp_path / "adapter")
-    assert asked == ["a" * 40]
+    assert result.stdout.split()[-1] == "a" * 40
 
 
-@pytest.mark.parametrize("fault", ["no fusion", "one missing", "garbage"])
+def test_going_on_in_bf16_loses_nothing_of_what_was_trained_in_fp32(tmp_path):
+    make_adapter(tmp_path)
+    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    model, _ = load_pretrained(tmp_path / "adapter", dtype=torch.bfloat16, is_trainable=True)
+    held = get_peft_model_state_dict(model)
+    assert held.keys() == saved.keys()
+    for key, tensor in saved.items():
+        assert torch.equal(held[key], tensor), key
+
+
+def test_a_base_that_is_gone_is_named_with_the_adapter(tmp_path):
+    make_adapter(tmp_path)
+    (tmp_path / "base").rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        DataError, match=r"adapter: the base of this adapter cannot be loaded(.|\n)*base_model_name_or_path"
+    ):
+        load_pretrained(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("fault", ["no fusion", "one missing", "garbage", "pickled", "unknown kind"])
 def test_an_adapter_that_does_not_fit_is_refused(tmp_path, fault):
     make_adapter(tmp_path)
     path = tmp_path / "adapter" / "adapter_model.safetensors"
@@ -184,6 +215,10 @@ def test_an_adapter_that_does_not_fit_is_refused(tmp_path, fault):
     save_file(tensors, path)
     if fault == "garbage":
         path.write_bytes(b"not safetensors")
+    elif fault == "pickled":
+        path.rename(path.with_name("adapter_model.bin"))
+    elif fault == "unknown kind":
+        (path.parent / "adapter_config.json").write_text('{"peft_type": "MAGIC"}')
     with pytest.raises(DataError, match="adapter"):
         load_pretrained(tmp_path / "adapter")
 

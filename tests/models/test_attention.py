@@ -11,7 +11,7 @@ from sage_trl.models.attention import choose_attention
     [
         ("auto", torch.float32, True, "sdpa"),
         ("auto", torch.bfloat16, True, "flash_attention_2"),
-        ("auto", "auto", True, "flash_attention_2"),
+        ("auto", torch.float16, True, "flash_attention_2"),
         ("auto", torch.bfloat16, False, "sdpa"),
         ("eager", torch.bfloat16, True, "eager"),
     ],

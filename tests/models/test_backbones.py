@@ -59,7 +59,7 @@ def mixed_rows():
         row(0, images=[picture(0, 64, 32)], num_facts=1),
         row(1, reference=False),
         row(2, num_facts=3, reference_image=picture(3, 96, 96)),
-        row(3, num_facts=0),
+        row(3, num_facts=0, images=[picture(4, 96, 96)]),
     ]
 
 
@@ -103,6 +103,15 @@ def test_cached_and_uncached_generation_agree_token_for_token(loaded, use_facts)
     options = {"max_new_tokens": 6, "do_sample": False, "suppress_tokens": [model.config.image_token_id]}
     answers = [model.generate(**batch, **options, use_cache=cache) for cache in (True, False)]
     assert answers[0].tolist() == answers[1].tolist()
+
+
+def test_several_replies_to_a_row_see_its_own_reference(loaded):
+    model, processor = loaded
+    batch = encode_prompts(processor, mixed_rows())
+    options = {"max_new_tokens": 3, "suppress_tokens": [model.config.image_token_id]}
+    greedy = model.generate(**batch, do_sample=False, **options)
+    sampled = model.generate(**batch, do_sample=True, top_k=1, num_return_sequences=2, **options)
+    assert sampled.tolist() == greedy.repeat_interleave(2, dim=0).tolist()
 
 
 @pytest.mark.parametrize("changed", ["images", "reference_image", "facts"])
@@ -176,6 +185,15 @@ def test_rotary_positions_count_images_in_three_axes_and_facts_as_text(name, tmp
             position += 1
     assert seen["position_ids"][-3:, 0].T.tolist() == expected
     assert (batch["input_ids"] == model.config.fact_token_id).sum() == 2
+
+
+def test_an_answer_that_a_template_begins_otherwise_than_it_asks_for_one(loaded):
+    _, processor = loaded
+    template = processor.chat_template
+    processor.chat_template = template.replace("{{ message['role'] }}\n", "{{ message['role'] + ' ' }}\n")
+    batch = SFECollator(processor)([row(0, completion=assistant("Yes."))])
+    learnt = processor.tokenizer.decode(batch["labels"][0][batch["labels"][0] != -100])
+    assert learnt.startswith("Yes.") or template == processor.chat_template
 
 
 @pytest.mark.parametrize("name", ANYRES[:1])

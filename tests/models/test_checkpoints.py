@@ -73,3 +73,26 @@ def test_no_model_and_an_unsupported_one(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(DataError, match="'bert' is not supported"):
         load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fusion": {"num_patches": 3}}, "'num_patches' is unknown"),
+        ({"fusion": {"patch_similarity": "near"}}, "patch_similarity is 'near'"),
+        ({"fusion": {"fusion_num_heads": 7}}, "fusion_num_heads 7"),
+        ({"attn_implementation": "foo"}, "cannot be loaded"),
+        ({"attn_implementation": "flash_attention_2"}, "cannot be loaded"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_error(stock, options, message):
+    with pytest.raises(DataError, match=message):
+        load_pretrained(stock[0], **options)
+
+
+def test_pickled_weights_are_not_read(stock):
+    directory, plain = stock
+    (directory / "model.safetensors").unlink()
+    torch.save(plain.state_dict(), directory / "pytorch_model.bin")
+    with pytest.raises(DataError, match="safetensors"):
+        load_pretrained(directory)

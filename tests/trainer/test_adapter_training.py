@@ -177,3 +177,27 @@ def test_a_reference_model_beside_an_adapter_is_refused(tmp_path):
     args = EntropyDPOConfig(str(tmp_path / "edpo"), **COMMON)
     with pytest.raises(ValueError, match="a frozen copy is the reference"):
         EntropyDPOTrainer(model, model, args, train_dataset=pair_rows(), processing_class=processor)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"train_parts": ["vision_encoder", "language_model"]}, "does not reach"),
+        ({"train_parts": ["input_embeddings", "language_model"]}, "does not reach"),
+    ],
+)
+def test_parts_that_an_adapter_cannot_train_are_refused(option, message, tmp_path):
+    train_stage_one(tmp_path, max_steps=1)
+    with pytest.raises(ValueError, match=message):
+        stage_two(tmp_path, **option)
+
+
+def test_policy_and_reference_are_equal_to_the_bit_on_a_bf16_base(tmp_path):
+    train_stage_one(tmp_path, max_steps=2)
+    model, processor = load_pretrained(tmp_path / "sfe", is_trainable=True, dtype=torch.bfloat16)
+    args = EntropyDPOConfig(str(tmp_path / "edpo"), **{**COMMON, "bf16": True})
+    trainer = EntropyDPOTrainer(model, None, args, train_dataset=pair_rows(), processing_class=processor)
+    parameters = dict(trainer.model.named_parameters())
+    copies = [name for name in parameters if adapter_of(name) == "ref"]
+    assert copies
+    assert all(torch.equal(parameters[name], parameters[name.replace(".ref.", ".default.")]) for name in copies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -41,6 +42,11 @@ class SageInternVLModel(FactEnhancedModelMixin, InternVLModel):
         """
         images = torch.split(features, num_tiles.tolist())
         return [(tiles[:-1] if len(tiles) > 1 else tiles).flatten(0, 1) for tiles in images]
+
+    def pixels_per_image(self, images: Mapping[str, Tensor]) -> list[int]:
+        """See `FactEnhancedModelMixin`."""
+        counts: list[int] = images["num_tiles"].tolist()
+        return counts
 
     def split_test_images(  # type: ignore[override]
         self, input_ids: Tensor, features: Tensor, test_num_tiles: Tensor | None = None

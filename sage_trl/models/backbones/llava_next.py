@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from transformers import LlavaNextConfig, LlavaNextProcessor
 from transformers.models.llava_next.modeling_llava_next import LlavaNextForConditionalGeneration, LlavaNextModel
@@ -42,7 +42,35 @@ class SageLlavaNextForConditionalGeneration(FactEnhancedGenerationMixin, LlavaNe
 
 
 class SageLlavaNextProcessor(LlavaNextProcessor):
-    """LLaVA-1.6's processor under a name of its own, which is saved with the model."""
+    """LLaVA-1.6's processor.
+
+    Old configurations leave out `num_additional_image_tokens`: where the class token is dropped afterwards
+    (`default`), there is one.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        patch_size: int | None = None,
+        vision_feature_select_strategy: str | None = None,
+        chat_template: str | None = None,
+        image_token: str = "<image>",
+        num_additional_image_tokens: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if num_additional_image_tokens is None:
+            num_additional_image_tokens = int(vision_feature_select_strategy == "default")
+        super().__init__(
+            image_processor,
+            tokenizer,
+            patch_size=patch_size,
+            vision_feature_select_strategy=vision_feature_select_strategy,
+            chat_template=chat_template,
+            image_token=image_token,
+            num_additional_image_tokens=num_additional_image_tokens,
+            **kwargs,
+        )
 
 
 BACKBONE = register(

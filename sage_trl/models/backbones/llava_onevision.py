@@ -54,6 +54,9 @@ class SageLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         num_image_tokens: int | None = None,
         vision_feature_select_strategy: str | None = None,
         chat_template: str | None = None,
+        image_token: str = "<image>",
+        video_token: str = "<video>",
+        vision_aspect_ratio: str = "anyres_max_9",
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -62,6 +65,9 @@ class SageLlavaOnevisionProcessor(LlavaOnevisionProcessor):
             num_image_tokens=num_image_tokens,
             vision_feature_select_strategy=vision_feature_select_strategy,
             chat_template=chat_template,
+            image_token=image_token,
+            video_token=video_token,
+            vision_aspect_ratio=vision_aspect_ratio,
             **kwargs,
         )
 

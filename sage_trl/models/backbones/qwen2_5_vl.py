@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLProcessor
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLModel
 
-from sage_trl.models.backbones.qwen2_vl import KEY_RENAMING, PART_PREFIXES, RotaryTreeMixin
+from sage_trl.models.backbones.qwen2_vl import KEY_RENAMING, PART_PREFIXES, GridMixin
 from sage_trl.models.backbones.registry import Backbone, register
 from sage_trl.models.fact_enhanced import FactEnhancedGenerationMixin, FactEnhancedModelMixin
 from sage_trl.models.fusion_settings import FusionSettings
@@ -20,7 +20,7 @@ class SageQwen2_5_VLConfig(FusionSettings, Qwen2_5_VLConfig):
     model_type = "sage_qwen2_5_vl"
 
 
-class SageQwen2_5_VLModel(RotaryTreeMixin, FactEnhancedModelMixin, Qwen2_5_VLModel):
+class SageQwen2_5_VLModel(GridMixin, FactEnhancedModelMixin, Qwen2_5_VLModel):
     """Qwen2.5-VL without language head, with the fusion under `fusion`.
 
     Rotary positions have three axes here and are counted from the token ids, which therefore go along.

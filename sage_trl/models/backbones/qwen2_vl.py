@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -37,8 +38,13 @@ class SageQwen2VLConfig(FusionSettings, Qwen2VLConfig):
     model_type = "sage_qwen2_vl"
 
 
-class RotaryTreeMixin:
-    """Positions of packed trees with three axes, for both generations of Qwen."""
+class GridMixin:
+    """What both generations of Qwen share: images as grids of patches, and positions with three axes."""
+
+    def pixels_per_image(self, images: Mapping[str, Tensor]) -> list[int]:
+        """See `FactEnhancedModelMixin`."""
+        counts: list[int] = images["image_grid_thw"].prod(dim=-1).tolist()
+        return counts
 
     def tree_position_ids(self, **inputs: Any) -> Tensor:
         """`[3, B, T]`: as in one long text, put back by the tokens of other branches in between.
@@ -54,7 +60,7 @@ class RotaryTreeMixin:
         return inline - skipped
 
 
-class SageQwen2VLModel(RotaryTreeMixin, FactEnhancedModelMixin, Qwen2VLModel):
+class SageQwen2VLModel(GridMixin, FactEnhancedModelMixin, Qwen2VLModel):
     """Qwen2-VL without language head, with the fusion under `fusion`.
 
     Rotary positions have three axes here and are counted from the token ids, which therefore go along.
