@@ -11,7 +11,8 @@ from transformers import InternVLConfig, InternVLProcessor
 from transformers.models.internvl.modeling_internvl import InternVLForConditionalGeneration, InternVLModel
 
 from sage_trl.models.backbones.registry import Backbone, register
-from sage_trl.models.fact_enhanced import FactEnhancedGenerationMixin, FactEnhancedModelMixin
+from sage_trl.models.fact_enhanced import FactEnhancedModelMixin
+from sage_trl.models.fact_generation import FactEnhancedGenerationMixin
 from sage_trl.models.fusion_settings import FusionSettings
 from sage_trl.models.parts import Part
 

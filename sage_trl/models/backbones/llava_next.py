@@ -9,7 +9,8 @@ from transformers.models.llava_next.modeling_llava_next import LlavaNextForCondi
 
 from sage_trl.models.backbones.anyres import AnyResolutionMixin
 from sage_trl.models.backbones.registry import Backbone, register
-from sage_trl.models.fact_enhanced import FactEnhancedGenerationMixin, FactEnhancedModelMixin
+from sage_trl.models.fact_enhanced import FactEnhancedModelMixin
+from sage_trl.models.fact_generation import FactEnhancedGenerationMixin
 from sage_trl.models.fusion_settings import FusionSettings
 from sage_trl.models.parts import Part
 

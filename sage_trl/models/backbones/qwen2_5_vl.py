@@ -9,7 +9,8 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLForCond
 
 from sage_trl.models.backbones.qwen2_vl import KEY_RENAMING, PART_PREFIXES, GridMixin
 from sage_trl.models.backbones.registry import Backbone, register
-from sage_trl.models.fact_enhanced import FactEnhancedGenerationMixin, FactEnhancedModelMixin
+from sage_trl.models.fact_enhanced import FactEnhancedModelMixin
+from sage_trl.models.fact_generation import FactEnhancedGenerationMixin
 from sage_trl.models.fusion_settings import FusionSettings
 from sage_trl.models.parts import Part
 

@@ -12,7 +12,8 @@ from transformers.core_model_loading import WeightRenaming
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLForConditionalGeneration, Qwen2VLModel
 
 from sage_trl.models.backbones.registry import Backbone, register
-from sage_trl.models.fact_enhanced import FactEnhancedGenerationMixin, FactEnhancedModelMixin
+from sage_trl.models.fact_enhanced import FactEnhancedModelMixin
+from sage_trl.models.fact_generation import FactEnhancedGenerationMixin
 from sage_trl.models.fusion_settings import FusionSettings
 from sage_trl.models.parts import Part
 
