@@ -162,6 +162,7 @@ def _build_trainer(recipe: Recipe, train_rows: Dataset, validation_rows: Dataset
     try:
         if not isinstance(args, EntropyDPOConfig):
             return SFETrainer(model, **shared)
-        return EntropyDPOTrainer(model, None if is_adapted(model) else build_model(recipe)[0], **shared)
+        needs_reference = not is_adapted(model) and args.reference_cache is None
+        return EntropyDPOTrainer(model, build_model(recipe)[0] if needs_reference else None, **shared)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"the trainer cannot be built: {error}\n  remedy: mend the recipe's keys") from error

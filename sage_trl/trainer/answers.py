@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,24 @@ class AnswerLayout:
         inside = self.leaf_ids != NO_LEAF
         totals = values.new_zeros(int(self.pair_leaves.max()) + 1)
         return totals.index_add(0, self.leaf_ids[inside], values[inside])
+
+    def tokens(self, values: Tensor) -> list[Tensor]:
+        """`[B, T]` values of tokens -> those of each answer, in order."""
+        return [values[self._owners() == answer] for answer in range(int(self.pair_leaves.max()) + 1)]
+
+    def spread(self, answers: Sequence[Tensor]) -> Tensor:
+        """The tokens of each answer -> `[B, T]`, zero outside answers; the reverse of `tokens`."""
+        owners = self._owners()
+        values = torch.zeros(owners.shape, dtype=answers[0].dtype, device=owners.device)
+        for answer, tokens in enumerate(answers):
+            values[owners == answer] = tokens.to(values.device)
+        return values
+
+    def _owners(self) -> Tensor:
+        if self.leaf_ids is not None:
+            return self.leaf_ids
+        rows = torch.arange(len(self.shift_labels), device=self.shift_labels.device)[:, None]
+        return rows.expand_as(self.shift_labels).masked_fill(self.shift_labels == IGNORED, NO_LEAF)
 
     def pairs(self, answers: Tensor) -> tuple[Tensor, Tensor]:
         """`[answers]` -> those of chosen and rejected, `[pairs]` each."""

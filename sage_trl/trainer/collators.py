@@ -17,6 +17,7 @@ from sage_trl.data.images import decode_image_bytes, open_image
 from sage_trl.errors import DataError
 from sage_trl.models.encoding import encode_prompts
 from sage_trl.models.prompt import as_parts
+from sage_trl.trainer.reference_cache import answer_keys
 from sage_trl.trainer.tree_batches import encode_trees
 
 Row = Mapping[str, Any]
@@ -147,18 +148,36 @@ class EntropyDPOCollator(FactCollator):
     As in TRL the first half of the batch holds the chosen answers. `delta_entropy` is `[pairs]`, `pair_kind` holds
     indices into `PAIR_KINDS`. With `shared_prefix` the batch is one of trees, and `pair_leaves` `[pairs, 2]` tells the
     leaves of chosen and rejected.
+
+    Args:
+        with_answer_keys: add `answer_keys` `[answers, 4]`, under which `ReferenceCache` finds each answer.
     """
+
+    with_answer_keys: bool = False
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Collate `pairs` rows."""
         prepared = self.prepare(rows)
         chosen, rejected = ([self.render_completion(row, name) for row in prepared] for name in ("chosen", "rejected"))
+        pairs = [list(pair) for pair in zip(chosen, rejected, strict=True)]
         if self.shared_prefix:
-            pairs = [list(pair) for pair in zip(chosen, rejected, strict=True)]
             batch, leaves = self.encode_trees(prepared, pairs, share_answers=True)
             batch["pair_leaves"] = torch.tensor(leaves)
         else:
             batch = self.encode([*prepared, *prepared], [*chosen, *rejected])
+            leaves = [[index, len(rows) + index] for index in range(len(rows))]
+        if self.with_answer_keys:
+            owners: dict[int, tuple[Row, str]] = {}
+            for row, pair, of_row in zip(prepared, pairs, leaves, strict=True):
+                owners |= {leaf: (row, text) for leaf, text in zip(of_row, pair, strict=True)}
+            of_leaf = [owners[leaf] for leaf in sorted(owners)]
+            batch["answer_keys"] = answer_keys(
+                self.processor,
+                [row for row, _ in of_leaf],
+                [text for _, text in of_leaf],
+                use_facts=self.use_facts,
+                reference_in_prompt=self.reference_in_prompt,
+            )
         batch["delta_entropy"] = torch.tensor([row["delta_entropy"] for row in rows], dtype=torch.float32)
         batch["pair_kind"] = torch.tensor([PAIR_KINDS.index(row["pair_kind"]) for row in rows])
         return batch

@@ -27,6 +27,14 @@ class EntropyDPOConfig(FactArguments, DPOConfig):
         default=0.1, metadata={"help": "Weight of the token KL to the reference, for objective `paper` only."}
     )
 
+    reference_cache: str | None = field(
+        default=None,
+        metadata={
+            "help": "Directory for the reference's log-probabilities, which are then computed once for all epochs and "
+            "runs; a model without adapter needs no second copy of itself."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Refuse TRL options that have no meaning beside an offset per pair, or are not built yet."""
         super().__post_init__()

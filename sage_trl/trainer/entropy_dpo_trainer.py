@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 from trl import DPOTrainer
 
-from sage_trl.models.adapters import copy_policy_to_reference, is_adapted, reference_adapter
+from sage_trl.models.adapters import copy_policy_to_reference, is_adapted
 from sage_trl.models.parts import POLICY_ADAPTER
 from sage_trl.trainer.answers import AnswerLayout, answer_layout
 from sage_trl.trainer.collators import PAIR_KINDS, EntropyDPOCollator
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.fact_trainer import FactTrainerMixin, collator_options, keep_images_encoded
+from sage_trl.trainer.frozen_reference import FrozenReferenceMixin, NoReference
 from sage_trl.trainer.losses import LENGTH_NORMALISED, entropy_dpo_loss, token_kl
 
+PAIR_COLUMNS = ("delta_entropy", "pair_kind")
 # Name -> (totals, counts): the metric is the sum of the totals over the sum of the counts.
 Metrics = dict[str, tuple[Tensor, Tensor]]
 
@@ -32,7 +34,7 @@ class PairLogps:
     ref_rejected: Tensor
 
 
-class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
+class EntropyDPOTrainer(FrozenReferenceMixin, FactTrainerMixin, DPOTrainer):
     """`DPOTrainer` with an entropy bias per pair.
 
     What changes: the loss is `entropy_dpo_loss` on the pairs that `load_ad_pl(kind="preference")` selected from
@@ -53,8 +55,8 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
     """
 
     _tag_names = ("trl", "dpo", "sage", "entropy-dpo")
-    answer_columns = ("chosen", "rejected", "delta_entropy", "pair_kind")
-    loss_keys = ("completion_mask", "shift_labels", "leaf_ids", "pair_leaves", "delta_entropy", "pair_kind")
+    answer_columns = ("chosen", "rejected", "delta_entropy", "pair_kind", "answer_keys")
+    loss_keys = ("completion_mask", "shift_labels", "leaf_ids", "pair_leaves", "answer_keys", *PAIR_COLUMNS)
 
     def __init__(
         self,
@@ -67,19 +69,22 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
         data_collator: Any = None,
         **kwargs: Any,
     ) -> None:
-        if args is None or (ref_model is None) != is_adapted(model):
+        has_reference = is_adapted(model) or (args is not None and args.reference_cache is not None)
+        if args is None or (ref_model is None and not has_reference) or (ref_model is not None and is_adapted(model)):
             raise ValueError(
-                "EntropyDPOTrainer needs `args`, an EntropyDPOConfig, and `ref_model`, a second instance, unless the "
-                "model has an adapter, of which a frozen copy is the reference"
+                "EntropyDPOTrainer needs `args`, an EntropyDPOConfig, and `ref_model`, a second instance, unless there "
+                "is a `reference_cache` or the model has an adapter, of which a frozen copy is the reference"
             )
         self.freeze(model)
         self.stage = "edpo" if args.eta else "dpo"
         if ref_model is not None:
             ref_model.requires_grad_(False)
-        collator = data_collator or EntropyDPOCollator(processing_class, **collator_options(args))
+        collator = data_collator or EntropyDPOCollator(
+            processing_class, **collator_options(args), with_answer_keys=args.reference_cache is not None
+        )
         super().__init__(
             model,
-            ref_model=ref_model,
+            ref_model=NoReference(model.config) if ref_model is None and not is_adapted(model) else ref_model,
             args=args,
             train_dataset=keep_images_encoded(train_dataset),
             eval_dataset=keep_images_encoded(eval_dataset),
@@ -87,20 +92,26 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
             data_collator=collator,
             **kwargs,
         )
+        self.ref_model = None if ref_model is None else self.ref_model
         self.unfreeze_parts()
         self.prepare_tree_attention(self.model, self.ref_model)
         if is_adapted(self.model):
             copy_policy_to_reference(self.model)
             # PEFT would save the frozen reference beside the policy.
             self.model.save_pretrained = partial(self.model.save_pretrained, selected_adapters=[POLICY_ADAPTER])
+        self.reference_cache = None if args.reference_cache is None else self.open_reference_cache()
+
+    def scored_inputs(self, inputs: dict[str, Any], layout: AnswerLayout) -> dict[str, Any]:
+        """What the fused head needs to score the answers of a batch."""
+        model_inputs = {key: value for key, value in inputs.items() if key not in self.loss_keys}
+        return {**model_inputs, "use_cache": False, "shift_labels": layout.shift_labels, "fused_lm_head": True}
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         self.check_batch_keys(self.accelerator.unwrap_model(model), inputs)
         layout = answer_layout(inputs)
-        model_inputs = {key: value for key, value in inputs.items() if key not in self.loss_keys} | {"use_cache": False}
-        scored = {**model_inputs, "shift_labels": layout.shift_labels, "fused_lm_head": True}
+        scored = self.scored_inputs(inputs, layout)
         outputs = model(**scored)
-        ref_log_probs = self._reference_log_probs(model, scored)
+        ref_log_probs = self.reference_log_probs(model, scored, layout, inputs.get("answer_keys"))
         logps = PairLogps(
             *layout.pairs(layout.sums(outputs.log_probs)),
             *layout.pairs(layout.sums(ref_log_probs)),
@@ -119,7 +130,7 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
         if return_outputs:
             # The fused head builds no logits, which `predict` returns.
             with torch.no_grad():
-                outputs = model(**model_inputs)
+                outputs = model(**{key: scored[key] for key in scored.keys() - {"shift_labels", "fused_lm_head"}})
         return (loss, outputs) if return_outputs else loss
 
     def _losses(self, logps: PairLogps, lengths: tuple[Tensor, Tensor], delta_entropy: Tensor) -> Tensor:
@@ -137,19 +148,6 @@ class EntropyDPOTrainer(FactTrainerMixin, DPOTrainer):
             loss_type=loss_type,
             label_smoothing=self.args.label_smoothing,
         )
-
-    def _reference_log_probs(self, model: Any, model_inputs: dict[str, Any]) -> Tensor:
-        """Log-probabilities `[B, T]` of the labels under pi_ref, zero where there is no label."""
-        with torch.no_grad():
-            if self.ref_model is not None:
-                return self.ref_model(**model_inputs).log_probs  # type: ignore[no-any-return]
-            was_training = model.training
-            # Without dropout, and without checkpoints of activations that nobody reads.
-            model.eval()
-            with reference_adapter(self.accelerator.unwrap_model(model)):
-                log_probs: Tensor = model(**model_inputs).log_probs
-            model.train(was_training)
-            return log_probs
 
     def _mean_over_processes(self, totals: Tensor, counts: Tensor) -> Tensor:
         """Mean over all processes, scaled for DDP, which averages gradients over the processes."""

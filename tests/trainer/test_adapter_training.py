@@ -121,9 +121,9 @@ def test_the_reference_is_the_model_before_stage_two_whatever_the_policy_does(tm
     batch = trainer.data_collator(list(pair_rows()))
     inputs = {key: value for key, value in batch.items() if key not in trainer.loss_keys}
     inputs |= {"shift_labels": batch["shift_labels"], "fused_lm_head": True, "use_cache": False}
-    before = trainer._reference_log_probs(trainer.model, inputs)
+    before = trainer._read(trainer.model, inputs)
     trainer.train()
-    assert torch.equal(trainer._reference_log_probs(trainer.model, inputs), before)
+    assert torch.equal(trainer._read(trainer.model, inputs), before)
     assert not torch.allclose(trainer.model(**inputs).log_probs, before, atol=1e-3)
 
 
