@@ -51,5 +51,13 @@ def seed_number(text: str) -> int:
     return value
 
 
+def positive_number(text: str) -> int:
+    """The type of a count for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
 def _terminate(_signal_number: int, _frame: FrameType | None) -> None:
     raise _Terminated

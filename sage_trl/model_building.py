@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -28,8 +28,28 @@ def _refuse_random_fusion(recipe: Recipe) -> None:
         raise RecipeError(f"{problem}\n  remedy: set model to the output_dir of stage 1")
 
 
-def build_model(recipe: Recipe) -> tuple[Any, Any]:
+class Models(NamedTuple):
+    """What a stage trains: the model, its processor, and the frozen reference where the model holds none itself."""
+
+    model: Any
+    processor: Any
+    reference: Any
+
+
+def build_models(recipe: Recipe, *, weights: bool = True) -> Models:
+    """All that the stage's trainer needs; see `build_model`."""
+    model, processor = build_model(recipe, weights=weights)
+    args = recipe.training
+    needs_reference = isinstance(args, EntropyDPOConfig) and not is_adapted(model) and args.reference_cache is None
+    return Models(model, processor, build_model(recipe, weights=weights)[0] if needs_reference else None)
+
+
+def build_model(recipe: Recipe, *, weights: bool = True) -> tuple[Any, Any]:
     """The model to train, with an adapter where the recipe asks for one or the model has one, and its processor.
+
+    Args:
+        recipe: the recipe.
+        weights: false gives a model that is not `tiny` on the meta device, and reads no weights.
 
     Raises:
         SageError: the model cannot be loaded, or the recipe's keys do not go together with it.
@@ -55,6 +75,7 @@ def build_model(recipe: Recipe) -> tuple[Any, Any]:
             is_trainable=True,
             attn_implementation=run.attn_implementation,
             revision=run.revision,
+            weights=weights,
         )
     if is_adapted(model):
         _refuse_other_lora(run, model)

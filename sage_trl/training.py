@@ -15,8 +15,7 @@ from transformers import set_seed
 
 from sage_trl.data.rows import PairCounts, load_ad_pl
 from sage_trl.errors import RecipeError, StoppedError
-from sage_trl.model_building import build_model, facts_path
-from sage_trl.models.adapters import is_adapted
+from sage_trl.model_building import Models, build_models, facts_path
 from sage_trl.models.parts import PartSize
 from sage_trl.recipe import Recipe
 from sage_trl.recording import describe_run
@@ -46,10 +45,10 @@ def run_training(recipe: Recipe, console: Console) -> Path:
     checkpoint = find_checkpoint(Path(args.output_dir), resume=run.resume)
     set_seed(args.seed)
     counts = PairCounts()
-    train_rows = _rows(recipe, run.split, counts)
-    validation_rows = None if run.validation_split is None else _rows(recipe, run.validation_split, PairCounts())
+    train_rows = load_rows(recipe, run.split, counts)
+    validation_rows = None if run.validation_split is None else load_rows(recipe, run.validation_split, PairCounts())
     warn_of_long_warmup(args, len(train_rows))
-    trainer = _build_trainer(recipe, train_rows, validation_rows)
+    trainer = build_trainer(args, build_models(recipe), train_rows, validation_rows)
     if trainer.is_world_process_zero():
         console.print(part_table(trainer.part_sizes))
         console.print(f"attention: {trainer.model.config._attn_implementation}")
@@ -132,7 +131,8 @@ def part_table(sizes: Iterable[PartSize]) -> Table:
     return table
 
 
-def _rows(recipe: Recipe, split: str, counts: PairCounts) -> Dataset:
+def load_rows(recipe: Recipe, split: str, counts: PairCounts) -> Dataset:
+    """The rows of a split that the stage trains on, filtered as the recipe says; `counts` tells what was left out."""
     run, directory = recipe.run, Path(recipe.run.dataset)
     is_preference = isinstance(recipe.training, EntropyDPOConfig)
     return load_ad_pl(
@@ -150,19 +150,21 @@ def _rows(recipe: Recipe, split: str, counts: PairCounts) -> Dataset:
     )
 
 
-def _build_trainer(recipe: Recipe, train_rows: Dataset, validation_rows: Dataset | None) -> Any:
-    args = recipe.training
-    model, processor = build_model(recipe)
+def build_trainer(args: Any, models: Models, train_rows: Dataset, validation_rows: Dataset | None) -> Any:
+    """The stage's trainer.
+
+    Raises:
+        RecipeError: the recipe's keys do not go together.
+    """
     shared = {
         "args": args,
         "train_dataset": train_rows,
         "eval_dataset": validation_rows,
-        "processing_class": processor,
+        "processing_class": models.processor,
     }
     try:
         if not isinstance(args, EntropyDPOConfig):
-            return SFETrainer(model, **shared)
-        needs_reference = not is_adapted(model) and args.reference_cache is None
-        return EntropyDPOTrainer(model, build_model(recipe)[0] if needs_reference else None, **shared)
+            return SFETrainer(models.model, **shared)
+        return EntropyDPOTrainer(models.model, models.reference, **shared)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"the trainer cannot be built: {error}\n  remedy: mend the recipe's keys") from error

@@ -20,6 +20,7 @@ LAYERS = [
     {"recipe", "publishing"},
     {"model_building", "recording"},
     {"training"},
+    {"planning"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 PACKAGE = REPOSITORY / "sage_trl"

@@ -1,4 +1,4 @@
-"""Train a stage: accelerate launch tools/train.py RECIPE [--key value ...]."""
+"""Train a stage: accelerate launch tools/train.py RECIPE [--key value ...]; or plan it: --plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from datasets import disable_progress_bars
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from sage_trl.command_line import run_tool
+from sage_trl.command_line import positive_number, run_tool
+from sage_trl.planning.memory import OVERRIDES, plan_memory
+from sage_trl.planning.report import print_plan
 from sage_trl.recipe import load_recipe
 from sage_trl.training import run_training
 
@@ -25,8 +27,12 @@ def main() -> int:
         description=__doc__, epilog="Every recipe key can be overridden: --learning_rate 1e-5, --resume, ..."
     )
     parser.add_argument("recipe", type=Path, help="YAML recipe, for example recipes/sfe.yaml")
+    parser.add_argument("--plan", action="store_true", help="print the memory that training needs, and do not train")
+    parser.add_argument("--processes", type=positive_number, default=1, metavar="N", help="with --plan: number of GPUs")
     parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     known, overrides = parser.parse_known_args()
+    if known.processes > 1 and not known.plan:
+        parser.error("--processes needs --plan; accelerate launch starts several processes for training")
     if known.quiet:
         overrides += ["--disable_tqdm", "true"]
         disable_progress_bars()
@@ -37,7 +43,12 @@ def main() -> int:
     console = Console(stderr=True, quiet=known.quiet)
     # transformers prints its log lines to stdout, beside the progress bar on stderr.
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere if known.quiet else sys.stderr):
-        run_training(load_recipe(known.recipe, overrides), console)
+        if known.plan:
+            plan = plan_memory(load_recipe(known.recipe, [*overrides, *OVERRIDES]))
+        else:
+            run_training(load_recipe(known.recipe, overrides), console)
+    if known.plan:
+        print_plan(plan, known.processes, Console())
     return 0
 
 

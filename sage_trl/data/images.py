@@ -26,6 +26,20 @@ def open_image(path: Path) -> Image.Image:
     return decode_image_bytes(path.read_bytes(), path)
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, from its header alone.
+
+    Raises:
+        DataError: no such file, another format, or a broken header; names the path.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        problem = f"unreadable image: {error}"
+        raise DataError.at(path, None, problem, "restore the file, or remove its rows from the dataset") from None
+
+
 def decode_image_bytes(content: bytes, name: Path | str) -> Image.Image:
     """Decode an image to RGB; 16-bit grey is brought to 8 bits.
 

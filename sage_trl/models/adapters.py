@@ -87,7 +87,7 @@ def add_lora(
         task_type="CAUSAL_LM",
         revision=getattr(model.config, "_commit_hash", None),
     )
-    wrapped = get_peft_model(model, config)
+    wrapped = get_peft_model(model, config, low_cpu_mem_usage=model.device.type == "meta")
     base = Path(model.name_or_path)
     if base.is_dir():
         # As an absolute path, so that from elsewhere it is not taken for a repository on the hub.
@@ -180,15 +180,28 @@ def attach_adapter(model: Any, source: Source, *, is_trainable: bool) -> PeftMod
     if differing:
         problem = f"the adapter lacks or exceeds {len(differing)} tensors, first {differing[0]!r}"
         raise DataError.at(source.name, None, problem, "use an adapter that this toolkit trained, on the base it names")
+    _set_types(adapted, model.dtype, is_trainable=is_trainable)
     if is_trainable:
         # PEFT reads projector and fusion into copies of the base's type: once more, now that they are fp32.
-        keep_trainable_in_fp32(adapted)
         set_peft_model_state_dict(adapted, tensors)
+    return adapted.eval()
+
+
+def attach_adapter_shapes(model: Any, config: PeftConfig, *, is_trainable: bool) -> PeftModel:
+    """As `attach_adapter`, for a model without weights: the adapter's tensors are those its configuration names."""
+    config.inference_mode = not is_trainable
+    adapted: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=is_trainable, low_cpu_mem_usage=True)
+    _set_types(adapted, model.dtype, is_trainable=is_trainable)
+    return adapted.eval()
+
+
+def _set_types(adapted: PeftModel, dtype: torch.dtype, *, is_trainable: bool) -> None:
+    if is_trainable:
+        keep_trainable_in_fp32(adapted)
     else:
         for name, parameter in adapted.named_parameters():
             if adapter_of(name):
-                parameter.data = parameter.data.to(model.dtype)
-    return adapted.eval()
+                parameter.data = parameter.data.to(dtype)
 
 
 def save_adapter(model: PeftModel, directory: Path) -> None:

@@ -15,12 +15,21 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
 from sage_trl.errors import DataError
-from sage_trl.models.adapters import Source, attach_adapter, has_adapter, is_adapted, read_adapter_config, save_adapter
+from sage_trl.models.adapters import (
+    Source,
+    attach_adapter,
+    attach_adapter_shapes,
+    has_adapter,
+    is_adapted,
+    read_adapter_config,
+    save_adapter,
+)
 from sage_trl.models.attention import choose_attention
 from sage_trl.models.backbones import BY_BASE_MODEL_TYPE, BY_MODEL_TYPE
 from sage_trl.models.fact_enhanced import FACT_TOKEN
 from sage_trl.models.fusion_settings import FUSION_SETTINGS, check_fusion_settings
 from sage_trl.models.quantization import four_bit_settings
+from sage_trl.models.shapes import build_on_meta
 
 FUSION_PREFIX = "model.fusion."
 COMPONENTS = {"image_processor", "tokenizer"}
@@ -37,6 +46,7 @@ def load_pretrained(
     is_trainable: bool = False,
     attn_implementation: str = "auto",
     revision: str | None = None,
+    weights: bool = True,
     **model_kwargs: Any,
 ) -> tuple[Any, Any]:
     """Load a model of ours, a plain base model with a new, randomly initialised fusion, or an adapter on its base.
@@ -52,6 +62,7 @@ def load_pretrained(
         is_trainable: keep an adapter ready for training, in fp32.
         attn_implementation: `auto` picks FlashAttention where usable, else SDPA.
         revision: commit, tag or branch on the hub; of the adapter, if it is one.
+        weights: false reads no weights and gives the model on the meta device, which has shapes only.
         model_kwargs: handed to `from_pretrained`.
 
     Returns:
@@ -62,7 +73,7 @@ def load_pretrained(
     """
     source = Source(str(name_or_path), revision)
     check_fusion_settings(fusion or {})
-    options = LoadOptions(dtype, compute_dtype, attn_implementation, seed, load_in_4bit, model_kwargs)
+    options = LoadOptions(dtype, compute_dtype, attn_implementation, seed, load_in_4bit, weights, model_kwargs)
     config = _load_config(source)
     adapter = read_adapter_config(source)
     if adapter is None:
@@ -81,6 +92,8 @@ def load_pretrained(
             "  or set base_model_name_or_path in adapter_config.json to where the base lies"
         ) from None
     processor = _load_processor(source, BY_MODEL_TYPE[config.model_type].processor)
+    if not weights:
+        return attach_adapter_shapes(model, adapter, is_trainable=is_trainable), processor
     return attach_adapter(model, source, is_trainable=is_trainable), processor
 
 
@@ -93,6 +106,7 @@ class LoadOptions:
     attn_implementation: str
     seed: int
     load_in_4bit: bool
+    weights: bool
     model_kwargs: Mapping[str, Any]
 
     def attention(self, config: Any) -> str:
@@ -116,6 +130,10 @@ def _load_model(source: Source, fusion: Mapping[str, Any], options: LoadOptions)
         config = backbone.config(**{**plain, **fusion, "fact_token_id": fact_token_id})
     else:
         _refuse_other_fusion(source.name, config, fusion)
+    if not options.weights:
+        dtype = config.dtype if options.dtype == "auto" else options.dtype
+        settings = {"dtype": dtype, "attn_implementation": options.attention(config), **options.model_kwargs}
+        return build_on_meta(backbone.model, config, settings, load_in_4bit=options.load_in_4bit), processor
     quantization = four_bit_settings(backbone.model, options.dtype) if options.load_in_4bit else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)

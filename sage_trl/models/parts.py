@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -80,6 +81,12 @@ def set_trainable_parts(model: nn.Module, parts: Collection[str]) -> list[PartSi
         part, adapter = part_of(model, name), adapter_of(name)
         parameter.requires_grad_(part in parts and adapter == trains)
         if adapter in (None, POLICY_ADAPTER) and ".original_module." not in name:
-            counts[part][0] += parameter.numel()
+            counts[part][0] += _num_weights(parameter)
             counts[part][1] += parameter.numel() if parameter.requires_grad else 0
     return [PartSize(part, *counts[part]) for part in PARTS]
+
+
+def _num_weights(parameter: nn.Parameter) -> int:
+    # bitsandbytes packs two weights into a byte, and one byte is one element.
+    quantized = getattr(parameter, "quant_state", None)
+    return parameter.numel() if quantized is None else math.prod(quantized.shape)

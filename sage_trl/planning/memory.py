@@ -1,0 +1,84 @@
+"""What a training run needs per GPU, from one training step that allocates nothing."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import tempfile
+from dataclasses import dataclass
+
+from sage_trl.data.rows import PairCounts
+from sage_trl.errors import RecipeError
+from sage_trl.model_building import build_models
+from sage_trl.models.parts import PartSize
+from sage_trl.planning.dry_run import Usage, one_step, prepare_arguments
+from sage_trl.planning.longest_rows import longest_rows
+from sage_trl.planning.shape_tensor import NoFloatingMemory, drop_memory
+from sage_trl.recipe import Recipe
+from sage_trl.training import build_trainer, load_rows
+
+# A plan is made where there is no GPU, and must not look for one.
+OVERRIDES = ("--use_cpu", "true")
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes per GPU, and the batch that they are counted on.
+
+    Args:
+        part_sizes: parameters per part, and how many train.
+        usage: bytes on one GPU that holds all.
+        sequences: sequences in the batch; two of each pair for DPO.
+        tokens: length that all sequences are padded to.
+        rows: rows of the split, the longest of which make up the batch.
+    """
+
+    part_sizes: tuple[PartSize, ...]
+    usage: Usage
+    sequences: int
+    tokens: int
+    rows: int
+
+
+def plan_memory(recipe: Recipe) -> MemoryPlan:
+    """Run one step of a recipe on tensors without memory. Weights are not read, and nothing is written.
+
+    Args:
+        recipe: a recipe loaded with `OVERRIDES`.
+
+    Raises:
+        SageError: the recipe, its dataset or its model cannot be used, or the state of its optimizer is not known.
+    """
+    if recipe.training.world_size > 1:
+        problem = "a plan is made by one process"
+        raise RecipeError(f"{problem}\n  remedy: python tools/train.py RECIPE --plan --processes N, without a launcher")
+    # FlashAttention has no kernel for the CPU; it keeps what SDPA keeps.
+    attention = "eager" if recipe.run.attn_implementation == "eager" else "sdpa"
+    recipe = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, attn_implementation=attention))
+    is_cached = getattr(recipe.training, "reference_cache", None) is not None
+    if is_cached:
+        # The trainer would open the cache; its reference is planned as a model and then left out.
+        training = copy.copy(recipe.training)
+        training.reference_cache = None  # type: ignore[union-attr]
+        recipe = dataclasses.replace(recipe, training=training)
+    rows = load_rows(recipe, recipe.run.split, PairCounts())
+    models = build_models(recipe, weights=False)
+    for model in (models.model, models.reference):
+        if model is not None:
+            drop_memory(model)
+    with tempfile.TemporaryDirectory() as directory, NoFloatingMemory():  # type: ignore[no-untyped-call]
+        trainer = build_trainer(prepare_arguments(recipe.training, directory), models, rows, None)
+        args = trainer.args
+        trainer.train_dataset = longest_rows(trainer.train_dataset, trainer.data_collator, args.train_batch_size)
+        usage, shape = one_step(trainer)
+    if is_cached:
+        usage = dataclasses.replace(usage, reference=0)
+    return MemoryPlan(tuple(trainer.part_sizes), usage, *shape, rows=len(rows))
+
+
+def sharded(usage: Usage, processes: int) -> Usage:
+    """The usage per GPU where weights, gradients and optimizer state are divided among `processes`, rounded up."""
+    divided = ("weights", "reference", "gradients", "optimizer")
+    shares = {name: math.ceil(getattr(usage, name) / processes) for name in divided}
+    return dataclasses.replace(usage, **shares)

@@ -1,0 +1,173 @@
+"""A plan equals what one step of real training holds, by the tensors' own `nbytes` and torch's hooks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from sage_trl.data.rows import PairCounts
+from sage_trl.errors import RecipeError
+from sage_trl.model_building import build_models
+from sage_trl.models.checkpoints import load_pretrained
+from sage_trl.models.parts import part_of
+from sage_trl.planning.dry_run import Usage
+from sage_trl.planning.memory import plan_memory, sharded
+from sage_trl.training import build_trainer, load_rows
+from tests.models.stock_checkpoints import save_stock
+
+
+class Gradients(TrainerCallback):
+    nbytes = 0
+
+    def on_pre_optimizer_step(self, *args, model, **kwargs):
+        self.nbytes = sum(parameter.grad.nbytes for parameter in model.parameters() if parameter.grad is not None)
+
+
+def four_bit_scales(models) -> int:
+    """Bytes that bitsandbytes keeps beside the packed weights, outside parameters and buffers."""
+    states = [module.weight.quant_state for model in models for module in model.modules() if is_four_bit(module)]
+    kept = [(state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code) for state in states]
+    return sum({tensor.data_ptr(): tensor.nbytes for tensors in kept for tensor in tensors}.values())
+
+
+def is_four_bit(module) -> bool:
+    return hasattr(getattr(module, "weight", None), "quant_state")
+
+
+def train_one_step(recipe) -> dict[str, int]:
+    """Bytes of a real step, by data pointers so that shared memory counts once."""
+    models = build_models(recipe)
+    args = recipe.training
+    args.max_steps, args.save_strategy, args.disable_tqdm = 1, "no", True
+    trainer = build_trainer(args, models, load_rows(recipe, recipe.run.split, PairCounts()), None)
+    own = [model for model in (trainer.model, getattr(trainer, "ref_model", None)) if model is not None]
+    known = {tensor.data_ptr() for model in own for tensor in (*model.parameters(), *model.buffers())}
+    saved: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in known:
+            saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    compute_loss = trainer.compute_loss
+
+    def watched(*arguments: Any, **keywords: Any) -> Any:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = compute_loss(*arguments, **keywords)
+        activations.append(sum(tensor.untyped_storage().nbytes() for tensor in saved.values()))
+        saved.clear()
+        return loss
+
+    activations: list[int] = []
+    trainer.compute_loss = watched
+    gradients = Gradients()
+    trainer.add_callback(gradients)
+    trainer.train()
+    state = {
+        value.data_ptr(): value.nbytes
+        for values in trainer.optimizer.state.values()
+        for value in values.values()
+        if torch.is_tensor(value)
+    }
+    weights = [sum({p.data_ptr(): p.nbytes for p in model.parameters()}.values()) for model in own]
+    return {
+        "weights": weights[0],
+        "reference": sum(weights[1:]),
+        "buffers": sum(buffer.nbytes for model in own for buffer in model.buffers()) + four_bit_scales(own),
+        "gradients": gradients.nbytes,
+        "optimizer": sum(state.values()),
+        "activations": activations[0],
+    }
+
+
+def check(recipe, *, within: float = 0.02) -> Any:
+    """Compare plan and reality."""
+    plan = plan_memory(recipe)
+    real = train_one_step(recipe)
+    planned = {name: getattr(plan.usage, name) for name in real}
+    activations = real.pop("activations")
+    assert planned.pop("activations") == pytest.approx(activations, rel=within)
+    assert planned == real
+    return plan
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("switches", [("bf16",), ("gradient_checkpointing",), ("bf16", "shared_prefix")], ids="-".join)
+@pytest.mark.parametrize("stage", ["sfe", "edpo"])
+@pytest.mark.parametrize("name", ["internvl", "llava_next", "qwen2_vl"])
+def test_full_training(name, stage, switches, checkpoints, recipe):
+    keys = {"shared_prefix": False, **dict.fromkeys(switches, True)}
+    usage = check(recipe(stage=stage, model=str(checkpoints(name) / "sfe"), **keys)).usage
+    assert (usage.recomputed > 0) == ("gradient_checkpointing" in switches)
+    assert (usage.reference > 0) == (stage == "edpo")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("load_in_4bit", [False, True])
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+@pytest.mark.parametrize(("stage", "model"), [("sfe", "base"), ("edpo", "lora")])
+def test_adapters(stage, model, gradient_checkpointing, load_in_4bit, checkpoints, recipe):
+    if load_in_4bit:
+        pytest.importorskip("bitsandbytes")
+    keys: dict[str, Any] = {"stage": stage, "model": str(checkpoints("internvl") / model), "bf16": True}
+    keys |= {"load_in_4bit": load_in_4bit, "gradient_checkpointing": gradient_checkpointing}
+    check(recipe(**keys, lora_r=4))
+
+
+@pytest.mark.parametrize("stage", ["sfe", "edpo"])
+def test_shared_prefixes(stage, checkpoints, recipe):
+    keys = {"stage": stage, "model": str(checkpoints("internvl") / "sfe")}
+    shared = check(recipe(**keys, shared_prefix=True))
+    assert shared.sequences == 4
+    assert shared.usage.activations < plan_memory(recipe(**keys, shared_prefix=False)).usage.activations
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adafactor", "adamw_8bit", "paged_adamw_32bit", "lion_8bit"])
+def test_other_optimizers(optim, checkpoints, recipe):
+    if optim not in ("sgd", "adafactor"):
+        pytest.importorskip("bitsandbytes")
+    check(recipe(model=str(checkpoints("internvl") / "sfe"), optim=optim))
+
+
+def test_whole_vision_training_and_tied_embeddings(tmp_path, recipe):
+    save_stock("qwen2_vl", tmp_path / "tied", tied=True)
+    parts = ["vision_encoder", "projector", "fusion", "input_embeddings", "language_model"]
+    fusion = {"num_selected_patches": 2, "fusion_num_heads": 2}
+    check(recipe(model=str(tmp_path / "tied"), train_parts=parts, **fusion))
+
+
+def test_parts_are_those_that_training_prints(checkpoints, recipe):
+    pytest.importorskip("bitsandbytes")
+    keys = {"model": str(checkpoints("internvl") / "base"), "bf16": True, "lora_r": 4}
+    whole = {size.part: size for size in plan_memory(recipe(**keys)).part_sizes}
+    packed = {size.part: size for size in plan_memory(recipe(**keys, load_in_4bit=True)).part_sizes}
+    assert whole == packed
+    plain, _ = load_pretrained(checkpoints("internvl") / "sfe")
+    text = [p.numel() for name, p in plain.named_parameters() if part_of(plain, name) == "language_model"]
+    lora = [(32 + 32) + 2 * (32 + 16) + (32 + 32) + 2 * (32 + 48) + (48 + 32)]  # q, k and v, o, gate and up, down
+    assert whole["language_model"].trainable == 2 * 4 * lora[0]
+    assert whole["language_model"].parameters == sum(text) + 2 * 4 * lora[0]
+    assert whole["vision_encoder"].trainable == 0
+
+
+def test_recomputed_is_the_largest_layer(checkpoints, recipe):
+    keys = {"model": str(checkpoints("internvl") / "sfe")}
+    unbroken = plan_memory(recipe(**keys)).usage.activations
+    checkpointed = plan_memory(recipe(**keys, gradient_checkpointing=True)).usage
+    # Two equal layers, of which the first keeps what both share, such as rotary angles.
+    assert checkpointed.activations < unbroken
+    assert checkpointed.activations + 2 * checkpointed.recomputed == pytest.approx(unbroken, rel=0.1)
+
+
+def test_sharding_divides_all_but_activations_and_buffers():
+    usage = Usage(101, 40, 7, 50, 100, 1000, 10)
+    assert sharded(usage, 4) == Usage(26, 10, 7, 13, 25, 1000, 10)
+    assert usage.total == 1308
+
+
+def test_an_optimizer_of_unknown_state_is_refused(checkpoints, recipe):
+    with pytest.raises(RecipeError, match=r"optim lomo: the size of its state is not known.*\n.*adamw_torch"):
+        plan_memory(recipe(model=str(checkpoints("internvl") / "sfe"), optim="lomo"))

@@ -1,0 +1,79 @@
+"""`tools/train.py --plan` through the real command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.planning.conftest import write_recipe
+
+
+def plan(recipe, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "tools" / "train.py"), str(recipe), "--plan", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+        check=False,
+    )
+
+
+def figures(stdout: str) -> dict[str, list[str]]:
+    """First cell of a table's row -> the other cells."""
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in stdout.splitlines() if "│" in line]
+    return {first: rest for first, *rest in cells}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["absent", "truncated"])
+def test_a_plan_needs_no_weights_and_leaves_nothing(weights, checkpoints, dataset, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(checkpoints("internvl") / "sfe", model)
+    size = (model / "model.safetensors").stat().st_size
+    if weights == "absent":
+        (model / "model.safetensors").unlink()
+    else:
+        os.truncate(model / "model.safetensors", size // 2)
+    recipe = write_recipe(tmp_path, dataset, stage="edpo", model=str(model), bf16=True)
+    result = plan(recipe, "--processes", 4)
+    assert result.returncode == 0, result.stderr
+    shown = figures(result.stdout)
+    held = int(shown["weights"][0].replace(",", ""))
+    # A file of fp32 weights is as large as they are, but for its header.
+    assert held < size < held * 1.1
+    assert shown["weights of the reference"][0] == shown["weights"][0]
+    total = sum(int(cells[0].replace(",", "")) for name, cells in shown.items() if name in NAMES)
+    assert shown["all"][0] == f"{total:,}"
+    assert "language_model" in shown
+    assert "divided among 4 GPUs" in result.stdout
+    assert "out of 16 rows" in result.stdout
+    assert not (tmp_path / "out").exists()
+
+
+NAMES = (
+    *("weights", "weights of the reference", "buffers, 4-bit scales", "gradients", "optimizer state"),
+    *("activations", "activations, recomputed layer"),
+)
+
+
+@pytest.mark.parametrize(
+    ("keys", "arguments", "words"),
+    [
+        ({}, ("--dataset", "nowhere"), ["nowhere", "no such dataset directory"]),
+        ({"optim": "lomo"}, (), ["optim lomo", "adamw_torch"]),
+        ({}, ("--processes", "0"), ["--processes", "1"]),
+        ({"learnin_rate": 1}, (), ["learnin_rate", "did you mean 'learning_rate'"]),
+    ],
+)
+def test_bad_input(keys, arguments, words, checkpoints, dataset, tmp_path):
+    recipe = write_recipe(tmp_path, dataset, model=str(checkpoints("internvl") / "sfe"), **keys)
+    result = plan(recipe, *arguments)
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
