@@ -16,30 +16,8 @@ from sage_trl.models.fact_enhanced import FACT_TOKEN
 from sage_trl.models.prompt import question_messages
 from sage_trl.models.tiny import TinySize, build_tiny_internvl
 
-WORDS = [
-    "the",
-    "part",
-    "has",
-    "a",
-    "mark",
-    "on",
-    "its",
-    "upper",
-    "left",
-    "edge",
-    "that",
-    "no",
-    "other",
-    "part",
-    "of",
-    "this",
-    "kind",
-    "shows",
-    "and",
-    "it",
-    "is",
-    "small",
-]
+SENTENCE = "the part has a mark on its upper left edge that no other part of this kind shows and it is small"
+WORDS = SENTENCE.split(" ")
 FACTS = [f"Parts of this kind can have a {kind}." for kind in ("scratch", "stain", "dent", "crack")]
 
 
@@ -64,14 +42,17 @@ class Shape:
 
 
 SHAPES = {
+    "tiny": Shape(32, 1, 2, 2, 64, 512, 16, 1, 2, 16),
     "cpu": Shape(),
     # As InternVL2-8B: InternLM2-7B with InternViT-300M.
     "8b": Shape(4096, 32, 32, 8, 14336, 92553, 1024, 24, 16, 256),
 }
 
 
-def build_model(shape: Shape, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
-    """A randomly initialised model of that shape and its processor."""
+def build_model(shape: Shape) -> tuple[Any, Any, int]:
+    """A randomly initialised model of that shape, its processor, and the side of a tile in pixels."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     tile = 2 * 8 * int(shape.tile_tokens**0.5)
     texts = [" ".join(WORDS), *FACTS, *(question(index) for index in range(8))]
     _, processor = build_tiny_internvl(texts, TinySize(image_size=tile, patch_size=8))
@@ -109,7 +90,9 @@ def build_model(shape: Shape, device: torch.device, dtype: torch.dtype) -> tuple
     torch.manual_seed(0)
     with torch.device(device):
         model = SageInternVLForConditionalGeneration(config).to(dtype)
-    return model, processor
+    processor.image_processor.crop_to_patches = True
+    processor.image_processor.max_patches = 64
+    return model, processor, tile
 
 
 def question(index: int) -> str:

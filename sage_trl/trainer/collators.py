@@ -32,9 +32,9 @@ class FactCollator:
         processor: a Sage processor.
         use_facts: fuse the rows' facts.
         reference_in_prompt: show the reference as a first image.
-        reference_dropout: share of groups whose reference is hidden, because otherwise fusion meets at zero-shot
-            inference what it never saw. Which ones depends on `seed` and the group's id alone, so a resumed run hides
-            the same references, and a group stays one tree.
+        reference_dropout: share of questions whose reference is hidden, because otherwise fusion meets at zero-shot
+            inference what it never saw; with `shared_prefix` whole groups are drawn, so that a group stays one tree.
+            Which ones depends on `seed` and ids alone, so a resumed run hides the same references.
         seed: seed of the dropout.
         shared_prefix: pack the rows as prefix trees, which compute what they share once.
     """
@@ -72,7 +72,8 @@ class FactCollator:
             return True
         if not self.reference_dropout:
             return False
-        name = f"{self.seed}\0{row['group_id']}"
+        drawn = row["group_id"] if self.shared_prefix else f"{row['group_id']}\0{row['question_id']}"
+        name = f"{self.seed}\0{drawn}"
         draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
         return draw < self.reference_dropout
 

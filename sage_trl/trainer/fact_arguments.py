@@ -32,7 +32,8 @@ class FactArguments:
         default=False, metadata={"help": "Show the reference as a first image in the prompt, as the baseline."}
     )
     reference_dropout: float = field(
-        default=0.25, metadata={"help": "Share of groups that train without their reference image."}
+        default=0.25,
+        metadata={"help": "Share of questions, with `shared_prefix` of groups, that train without their reference."},
     )
     fusion_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of the fusion layers. None: the same as `learning_rate`."}

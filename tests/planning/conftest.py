@@ -19,6 +19,7 @@ from sage_trl.recipe import Recipe, load_recipe
 from sage_trl.storage import write_jsonl
 from tests.evaluation.small_ad_pl import write_small_ad_pl
 from tests.models.stock_checkpoints import save_stock
+from tests.tools.conftest import run_tool_file  # noqa: F401
 
 FUSION = {"num_selected_patches": 2, "fusion_num_heads": 2}
 

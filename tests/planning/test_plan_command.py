@@ -70,10 +70,11 @@ NAMES = (
         ({"learnin_rate": 1}, (), ["learnin_rate", "did you mean 'learning_rate'"]),
     ],
 )
-def test_bad_input(keys, arguments, words, checkpoints, dataset, tmp_path):
+def test_bad_input(keys, arguments, words, checkpoints, dataset, tmp_path, run_tool_file, capfd):
     recipe = write_recipe(tmp_path, dataset, model=str(checkpoints("internvl") / "sfe"), **keys)
-    result = plan(recipe, *arguments)
-    assert result.returncode == 2, result.stderr
-    assert "Traceback" not in result.stderr
+    capfd.readouterr()
+    assert run_tool_file("train.py", recipe, "--plan", *arguments) == 2
+    written = capfd.readouterr().err
+    assert "Traceback" not in written
     for word in words:
-        assert word in result.stderr
+        assert word in written

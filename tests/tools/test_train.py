@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -44,6 +45,18 @@ def environment() -> dict[str, str]:
 
 def run(tool: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(tool, *arguments), capture_output=True, text=True, env=environment(), check=False)
+
+
+@pytest.fixture
+def run_here(run_tool_file, capfd):
+    """As `run`, in this process: starting one takes longer than what most tests look at."""
+
+    def here(tool: str, *arguments: object) -> SimpleNamespace:
+        capfd.readouterr()
+        code = run_tool_file(tool, *arguments)
+        return SimpleNamespace(returncode=code, stderr=capfd.readouterr().err)
+
+    return here
 
 
 @pytest.fixture(scope="module")
@@ -195,9 +208,9 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path):
         ({"eval_strategy": "steps"}, ["the trainer cannot be built", "eval_dataset"]),
     ],
 )
-def test_bad_input_is_one_screen_and_exit_code_2(dataset, tmp_path, change, words):
+def test_bad_input_is_one_screen_and_exit_code_2(run_here, dataset, tmp_path, change, words):
     recipe = write_recipe(tmp_path / "recipe.yaml", dataset, tmp_path / "out", **change)
-    result = run("train.py", recipe)
+    result = run_here("train.py", recipe)
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.splitlines()) < 25
@@ -205,27 +218,34 @@ def test_bad_input_is_one_screen_and_exit_code_2(dataset, tmp_path, change, word
         assert word in result.stderr
 
 
-def test_stage_2_refuses_a_base_model_whose_fusion_would_be_random(dataset, tmp_path, stock):
+def test_a_mistake_in_a_process_of_its_own(dataset, tmp_path):
+    result = run("train.py", write_recipe(tmp_path / "recipe.yaml", dataset, tmp_path / "out", learnin_rate=1))
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "did you mean 'learning_rate'" in result.stderr
+
+
+def test_stage_2_refuses_a_base_model_whose_fusion_would_be_random(run_here, dataset, tmp_path, stock):
     recipe = write_recipe(tmp_path / "recipe.yaml", dataset, tmp_path / "out", stage="edpo", model=str(stock[0]))
-    result = run("train.py", recipe)
+    result = run_here("train.py", recipe)
     assert result.returncode == 2, result.stderr
     assert "fusion would be random" in result.stderr and "output_dir of stage 1" in result.stderr
 
 
-def test_stage_2_without_scores_names_the_tool(dataset, tmp_path):
+def test_stage_2_without_scores_names_the_tool(run_here, dataset, tmp_path):
     recipe = write_recipe(tmp_path / "recipe.yaml", dataset, tmp_path / "out", stage="edpo", scores="none.jsonl")
-    result = run("train.py", recipe)
+    result = run_here("train.py", recipe)
     assert result.returncode == 2
     assert "none.jsonl" in result.stderr and "tools/score_mle.py --dataset" in result.stderr
 
 
-def test_scores_missing_for_some_answers(dataset, tmp_path):
+def test_scores_missing_for_some_answers(run_here, dataset, tmp_path):
     lines = (dataset / "scores.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "scores.jsonl").write_text("".join(lines[1:]))  # the first is of the training split
     recipe = write_recipe(
         tmp_path / "recipe.yaml", dataset, tmp_path / "out", stage="edpo", scores=str(tmp_path / "scores.jsonl")
     )
-    result = run("train.py", recipe)
+    result = run_here("train.py", recipe)
     assert result.returncode == 2
     assert "scores missing for" in result.stderr
     assert "score_mle.py" in result.stderr
@@ -241,7 +261,7 @@ def test_scores_missing_for_some_answers(dataset, tmp_path):
         (lambda row: row["questions"][0].update(answers=["Yes.", "", "No."]), ["answers"]),
     ],
 )
-def test_faults_of_a_dataset_stop_training(dataset, tmp_path, fault, words):
+def test_faults_of_a_dataset_stop_training(run_here, dataset, tmp_path, fault, words):
     copy = tmp_path / "data"
     copy.mkdir()
     for entry in dataset.iterdir():
@@ -250,7 +270,7 @@ def test_faults_of_a_dataset_stop_training(dataset, tmp_path, fault, words):
     fault(rows[1])
     (copy / "ad_pl.jsonl").unlink()
     (copy / "ad_pl.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = run("train.py", write_recipe(tmp_path / "recipe.yaml", copy, tmp_path / "out"))
+    result = run_here("train.py", write_recipe(tmp_path / "recipe.yaml", copy, tmp_path / "out"))
     assert result.returncode == 2
     assert "ad_pl.jsonl:2" in result.stderr
     for word in words:

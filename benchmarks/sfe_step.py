@@ -1,0 +1,49 @@
+"""One SFE step, stock TRL against shared prefixes: python benchmarks/sfe_step.py --prompt-tokens 256 1024."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from trl import SFTConfig, SFTTrainer
+
+from benchmarks.group import SHAPES, build_model, completion_rows
+from benchmarks.measuring import whole_step
+from benchmarks.running import freeze_tower, run, training_options
+from sage_trl.trainer.collators import SFECollator
+from sage_trl.trainer.sfe_config import SFEConfig
+from sage_trl.trainer.sfe_trainer import SFETrainer
+
+VARIANTS = ("stock", "stock, tower frozen", "trees, dense", "trees, split")
+
+
+def build_variants(arguments: argparse.Namespace, prompt_tokens: int, directory: Path) -> tuple[dict[str, Any], int]:
+    """See `running.BuildVariants`."""
+    shape = SHAPES[arguments.shape]
+    policy, processor, tile = build_model(shape)
+    rows = completion_rows(arguments.questions, prompt_tokens // shape.tile_tokens, tile, arguments.answer_tokens)
+    options = training_options(arguments, directory, len(rows))
+    variants = {}
+    for name in arguments.variants:
+        model = copy.deepcopy(policy)
+        shared = {"train_dataset": rows, "processing_class": processor}
+        if name.startswith("stock"):
+            args = SFTConfig(max_length=None, **options)
+            trainer = SFTTrainer(model, args=args, data_collator=SFECollator(processor), **shared)
+            if name == "stock, tower frozen":
+                freeze_tower(model)
+        else:
+            form = "dense" if name == "trees, dense" else "split"
+            args = SFEConfig(tree_attention=form, reference_dropout=0.0, **options)
+            trainer = SFETrainer(model, args, **shared)
+        variants[name] = whole_step(trainer, list(rows))
+    return variants, len(rows)
+
+
+if __name__ == "__main__":
+    run(__doc__, build_variants, VARIANTS, "questions")

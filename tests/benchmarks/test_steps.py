@@ -1,0 +1,37 @@
+"""The benchmarks run and print a row for each variant; what they measure decides nothing here."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "variants"), [("edpo_step.py", 5), ("sfe_step.py", 4)])
+def test_every_variant_is_measured(name, variants):
+    arguments = [
+        "--shape",
+        "tiny",
+        "--prompt-tokens",
+        "32",
+        "--questions",
+        "2",
+        "--answer-tokens",
+        "6",
+        "--repeats",
+        "1",
+    ]
+    result = subprocess.run(
+        [sys.executable, str(REPOSITORY / "benchmarks" / name), *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    rows = [line for line in result.stdout.splitlines() if line.startswith("│ ")]
+    assert len(rows) == variants
+    assert all("x" in row for row in rows)
