@@ -133,7 +133,7 @@ def _model_directory(options: PublishOptions) -> Iterator[Path]:
     if not is_adapter(options.run):
         raise RecipeError(f"--merged: {options.run} is a whole model already\n  remedy: leave --merged out")
     # Imported only now: merging needs torch, publishing does not.
-    from sage_trl.models.checkpoints import merge_adapter  # type: ignore[attr-defined]  # noqa: PLC0415
+    from sage_trl.models.export import merge_adapter  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(prefix="sage-merged-") as name:
         merge_adapter(options.run, Path(name))

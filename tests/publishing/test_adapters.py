@@ -8,10 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sage_trl.models import checkpoints
+from sage_trl.models import export
+from sage_trl.models.checkpoints import load_pretrained
+from sage_trl.models.encoding import encode_prompts
 from sage_trl.publishing.publication import PublishOptions, prepared
 from sage_trl.run_record import write_run_record
 from sage_trl.storage import write_json
+from tests.models.test_adapters import make_adapter, rows
 from tests.publishing.conftest import run_record
 
 NAME = "me/sage-lora"
@@ -52,7 +55,7 @@ def test_merged_publishes_what_merging_writes_with_the_run_s_record(adapter_run,
         write_json(output / "config.json", {})
         save_file({"w": torch.zeros(2)}, output / "model.safetensors", metadata={"format": "pt"})
 
-    monkeypatch.setattr(checkpoints, "merge_adapter", merge, raising=False)
+    monkeypatch.setattr(export, "merge_adapter", merge)
     options = PublishOptions(run=adapter_run, repo_id=NAME, merged=True)
     with prepared(options, NAME) as publication:
         names = [file.name for file in publication.files]
@@ -63,8 +66,23 @@ def test_merged_publishes_what_merging_writes_with_the_run_s_record(adapter_run,
     assert "--merged" in options.command
 
 
-@pytest.mark.skipif(not hasattr(checkpoints, "merge_adapter"), reason="merging adapters is not built yet")
 def test_merged_is_told_by_the_adapter_s_own_error_where_its_base_is_gone(adapter_run, hub, publish):
     result = publish(adapter_run, "--repo-id", NAME, "--merged")
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr and hub.repositories == {}
+
+
+@pytest.mark.slow
+def test_a_merged_adapter_arrives_as_the_model_it_makes(tmp_path, hub, publish):
+    adapted, processor = make_adapter(tmp_path)
+    write_run_record(tmp_path / "adapter", run_record(base_model=None, base_revision=None, model="base"))
+    result = publish(tmp_path / "adapter", "--repo-id", NAME, "--merged")
+    assert result.returncode == 0, result.stderr
+    arrived = tmp_path / "arrived"
+    arrived.mkdir()
+    for name, content in hub.repositories[NAME].files.items():
+        (arrived / name).write_bytes(content)
+    assert not (arrived / "adapter_config.json").exists()
+    merged, _ = load_pretrained(arrived)
+    batch = encode_prompts(processor, rows())
+    assert torch.allclose(merged(**batch).logits, adapted(**batch).logits, atol=1e-4)
