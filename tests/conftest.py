@@ -22,6 +22,11 @@ TEXTS = [
 ] * 4
 
 
+def pytest_collection_modifyitems(items):
+    """The longest first, or one process ends up waiting for the other's last."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Tests run side by side on few cores: threads would only get in each other's way."""
