@@ -14,6 +14,7 @@ from transformers.utils import cached_file
 from sage_trl.data.dataset import read_info
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
 from sage_trl.models.checkpoints import hub_commit
+from sage_trl.models.fusion_settings import FUSION_SETTINGS
 from sage_trl.recipe import TINY_MODEL, Recipe
 from sage_trl.records import JudgeScore, iterate_records
 from sage_trl.run_record import (
@@ -29,7 +30,6 @@ from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 DISTRIBUTION = "sage-trl"
-FUSION_SETTINGS = ("num_selected_patches", "fusion_num_heads", "patch_similarity", "fusion_keys", "fusion_values")
 INPUT_SETTINGS = ("train_parts", "use_facts", "reference_in_prompt", "reference_dropout", "fusion_learning_rate")
 PAIR_SETTINGS = ("pairs", "entropy", "drop_inverted")
 OBJECTIVE_SETTINGS = ("objective", "beta", "eta", "kl_coef")

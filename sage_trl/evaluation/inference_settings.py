@@ -8,9 +8,9 @@ from transformers.utils import cached_file
 
 from sage_trl.models.checkpoints import is_plain_model
 from sage_trl.records import Record, parse_record
+from sage_trl.run_record import INFERENCE_FILE
 from sage_trl.storage import content_key, file_sha256, read_json
 
-INFERENCE_FILE = "sage_inference.json"
 _FINGERPRINT_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 # Written beside the weights while training; they differ between runs that end with the same model.
 _NOT_THE_MODEL = frozenset({"trainer_state.json", "train_results.json", "all_results.json", "eval_results.json"})

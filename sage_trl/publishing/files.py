@@ -9,12 +9,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from sage_trl.errors import DataError
-from sage_trl.run_record import RUN_FILE
+from sage_trl.run_record import INFERENCE_FILE, RUN_FILE
 from sage_trl.storage import file_sha256, read_json
 
 CARD_FILE = "README.md"
 ADAPTER_CONFIG = "adapter_config.json"
-INFERENCE_FILE = "sage_inference.json"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 SINGLE_WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
 WEIGHTS = (*SINGLE_WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors")

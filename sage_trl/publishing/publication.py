@@ -29,7 +29,7 @@ from sage_trl.publishing.files import (
 )
 from sage_trl.publishing.scanning import refuse_findings, secrets_of_this_process
 from sage_trl.publishing.upload import Hub, Upload, UploadOptions
-from sage_trl.run_record import RUN_FILE, read_run_record
+from sage_trl.run_record import INFERENCE_FILE, RUN_FILE, read_run_record
 from sage_trl.storage import read_json
 
 DEFAULT_PROMPTING = {"use_facts": True, "reference_in_prompt": False}

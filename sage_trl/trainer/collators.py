@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sage_trl.data.images import decode_image_bytes, open_image
 from sage_trl.errors import DataError
 from sage_trl.models.encoding import encode_prompts
 from sage_trl.models.prompt import as_parts
-from sage_trl.trainer.reference_cache import answer_keys
+from sage_trl.trainer.reference_cache import answer_keys, prompt_identity
 from sage_trl.trainer.tree_batches import encode_trees
 
 Row = Mapping[str, Any]
@@ -156,6 +157,10 @@ class EntropyDPOCollator(FactCollator):
 
     with_answer_keys: bool = False
 
+    @cached_property
+    def _prompt_identity(self) -> str:
+        return prompt_identity(self.processor, use_facts=self.use_facts, reference_in_prompt=self.reference_in_prompt)
+
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Collate `pairs` rows."""
         prepared = self.prepare(rows)
@@ -171,14 +176,8 @@ class EntropyDPOCollator(FactCollator):
             owners: dict[int, tuple[Row, str]] = {}
             for row, pair, of_row in zip(prepared, pairs, leaves, strict=True):
                 owners |= {leaf: (row, text) for leaf, text in zip(of_row, pair, strict=True)}
-            of_leaf = [owners[leaf] for leaf in sorted(owners)]
-            batch["answer_keys"] = answer_keys(
-                self.processor,
-                [row for row, _ in of_leaf],
-                [text for _, text in of_leaf],
-                use_facts=self.use_facts,
-                reference_in_prompt=self.reference_in_prompt,
-            )
+            rows_of_leaves, texts = zip(*(owners[leaf] for leaf in sorted(owners)), strict=True)
+            batch["answer_keys"] = answer_keys(self._prompt_identity, rows_of_leaves, texts)
         batch["delta_entropy"] = torch.tensor([row["delta_entropy"] for row in rows], dtype=torch.float32)
         batch["pair_kind"] = torch.tensor([PAIR_KINDS.index(row["pair_kind"]) for row in rows])
         return batch

@@ -15,13 +15,13 @@ from sage_trl.errors import DivergedError
 from sage_trl.models.adapters import is_adapted, keep_trainable_in_fp32
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.parts import PartSize, part_of, set_trainable_parts
+from sage_trl.run_record import INFERENCE_FILE
 from sage_trl.storage import write_json
 from sage_trl.trainer.collators import FactCollator
 from sage_trl.trainer.group_sampler import GroupSampler
 from sage_trl.trainer.guarded_push import GuardedPush
 from sage_trl.trees.tree_attention import SPLIT_ATTENTION
 
-INFERENCE_FILE = "sage_inference.json"
 ROW_COLUMNS = ("images", "reference_image", "facts", "prompt", "group_id", "question_id")
 
 

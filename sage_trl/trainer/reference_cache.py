@@ -94,18 +94,16 @@ class ReferenceCache:
         self._file.append({"key": key.hex(), "log_probs": values.tolist()} for key, values in new.items())
 
 
-def answer_keys(processor: Any, rows: Sequence[Mapping[str, Any]], answers: Sequence[str], **settings: Any) -> Tensor:
-    """`[answers, KEY_WORDS]`: what decides the log-probabilities of each answer beside the model.
+def prompt_identity(processor: Any, **settings: Any) -> str:
+    """What decides a prompt's tokens and pixels beside its row; read once, for a tokenizer has megabytes.
 
     Args:
-        processor: a Sage processor; its image and text settings are part of the key.
-        rows: the row of each answer, with decoded images.
-        answers: the rendered answers.
+        processor: a Sage processor.
         settings: how the prompt is built.
     """
     # How the last batch was padded is part of the tokenizer's state, and of no answer.
     tokenizer = json.loads(processor.tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
-    shared = content_key(
+    return content_key(
         {
             "images": processor.image_processor.to_json_string(),
             "tokenizer": content_key(tokenizer),
@@ -113,18 +111,33 @@ def answer_keys(processor: Any, rows: Sequence[Mapping[str, Any]], answers: Sequ
             **settings,
         }
     )
+
+
+def answer_keys(identity: str, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> Tensor:
+    """`[answers, KEY_WORDS]`: what decides the log-probabilities of each answer beside the model.
+
+    Args:
+        identity: what `prompt_identity` gives.
+        rows: the row of each answer, with decoded images.
+        answers: the rendered answers.
+    """
+    digests: dict[int, str | None] = {}
     keys = []
     for row, answer in zip(rows, answers, strict=True):
-        images = [image_key(image) for image in (*row["images"], row["reference_image"])]
+        images = (*row["images"], row["reference_image"])
+        for image in images:
+            if id(image) not in digests:
+                digest = image_key(image)
+                digests[id(image)] = None if digest is None else digest.hex()
         content = {
-            "shared": shared,
-            "images": [None if image is None else image.hex() for image in images],
+            "shared": identity,
+            "images": [digests[id(image)] for image in images],
             "facts": list(row["facts"]),
             "prompt": row["prompt"],
             "answer": answer,
         }
-        digest = bytes.fromhex(content_key(content))
-        keys.append([int.from_bytes(digest[8 * word : 8 * word + 8], "big", signed=True) for word in range(KEY_WORDS)])
+        key = bytes.fromhex(content_key(content))
+        keys.append([int.from_bytes(key[8 * word : 8 * word + 8], "big", signed=True) for word in range(KEY_WORDS)])
     return torch.tensor(keys)
 
 

@@ -9,7 +9,6 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLForCond
 
 from sage_trl.models.backbones.qwen2_vl import KEY_RENAMING, PART_PREFIXES, GridMixin
 from sage_trl.models.backbones.registry import Backbone, register
-from sage_trl.models.fact_enhanced import FactEnhancedModelMixin
 from sage_trl.models.fact_generation import FactEnhancedGenerationMixin
 from sage_trl.models.fusion_settings import FusionSettings
 from sage_trl.models.parts import Part
@@ -21,15 +20,10 @@ class SageQwen2_5_VLConfig(FusionSettings, Qwen2_5_VLConfig):
     model_type = "sage_qwen2_5_vl"
 
 
-class SageQwen2_5_VLModel(GridMixin, FactEnhancedModelMixin, Qwen2_5_VLModel):
-    """Qwen2.5-VL without language head, with the fusion under `fusion`.
-
-    Rotary positions have three axes here and are counted from the token ids, which therefore go along.
-    """
+class SageQwen2_5_VLModel(GridMixin, Qwen2_5_VLModel):
+    """Qwen2.5-VL without language head, with the fusion under `fusion`."""
 
     config_class = SageQwen2_5_VLConfig
-    image_inputs = ("pixel_values", "image_grid_thw")
-    forwards_input_ids = True
 
 
 class SageQwen2_5_VLForConditionalGeneration(FactEnhancedGenerationMixin, Qwen2_5_VLForConditionalGeneration):

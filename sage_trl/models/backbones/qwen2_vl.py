@@ -39,8 +39,14 @@ class SageQwen2VLConfig(FusionSettings, Qwen2VLConfig):
     model_type = "sage_qwen2_vl"
 
 
-class GridMixin:
-    """What both generations of Qwen share: images as grids of patches, and positions with three axes."""
+class GridMixin(FactEnhancedModelMixin):
+    """What both generations of Qwen share: images as grids of patches, and positions with three axes.
+
+    Rotary positions are counted from the token ids, which therefore go along.
+    """
+
+    image_inputs = ("pixel_values", "image_grid_thw")
+    forwards_input_ids = True
 
     def pixels_per_image(self, images: Mapping[str, Tensor]) -> list[int]:
         """See `FactEnhancedModelMixin`."""
@@ -55,21 +61,18 @@ class GridMixin:
         """
         names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
         inline: Tensor
-        inline, _ = self.get_rope_index(**{name: inputs.get(name) for name in names})  # type: ignore[attr-defined]
+        inline, _ = self.get_rope_index(  # type: ignore[attr-defined]
+            **{name: inputs.get(name) for name in names}
+        )
         along: Tensor = inputs["position_ids"]
         skipped = torch.arange(along.shape[1], device=along.device) - along
         return inline - skipped
 
 
-class SageQwen2VLModel(GridMixin, FactEnhancedModelMixin, Qwen2VLModel):
-    """Qwen2-VL without language head, with the fusion under `fusion`.
-
-    Rotary positions have three axes here and are counted from the token ids, which therefore go along.
-    """
+class SageQwen2VLModel(GridMixin, Qwen2VLModel):
+    """Qwen2-VL without language head, with the fusion under `fusion`."""
 
     config_class = SageQwen2VLConfig
-    image_inputs = ("pixel_values", "image_grid_thw")
-    forwards_input_ids = True
 
 
 class SageQwen2VLForConditionalGeneration(FactEnhancedGenerationMixin, Qwen2VLForConditionalGeneration):
