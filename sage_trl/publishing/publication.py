@@ -22,7 +22,6 @@ from sage_trl.publishing.card import CardFacts, render_card
 from sage_trl.publishing.files import (
     ADAPTER_CONFIG,
     CARD_FILE,
-    INFERENCE_FILE,
     UploadFile,
     collect_files,
     is_adapter,
