@@ -13,14 +13,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from trl import DPOConfig, DPOTrainer
 
 from benchmarks.group import SHAPES, build_model, preference_rows
-from benchmarks.measuring import whole_step
+from benchmarks.measuring import CACHED, whole_step
 from benchmarks.running import freeze_tower, run, training_options
 from sage_trl.trainer.collators import EntropyDPOCollator
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.entropy_dpo_trainer import EntropyDPOTrainer
 
 NOT_STOCK = ("delta_entropy", "pair_kind")
-VARIANTS = ("stock", "stock, tower frozen", "trees, dense", "trees, split", "trees, split, cached reference")
+VARIANTS = ("stock", "stock, tower frozen", "trees, dense", "trees, split", f"trees, split, {CACHED}")
 
 
 def stock_trainer(model: Any, reference: Any, processor: Any, rows: Any, options: dict[str, Any]) -> Any:
@@ -52,7 +52,7 @@ def build_variants(arguments: argparse.Namespace, prompt_tokens: int, directory:
                 freeze_tower(model)
         else:
             own: dict[str, Any] = {"tree_attention": "dense" if name == "trees, dense" else "split"}
-            if name.endswith("cached reference"):
+            if name.endswith(CACHED):
                 own["reference_cache"] = str(directory / "cache")
             args = EntropyDPOConfig(reference_dropout=0.0, **own, **options)
             trainer = EntropyDPOTrainer(

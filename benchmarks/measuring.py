@@ -12,14 +12,20 @@ from typing import Any
 
 import torch
 
+from benchmarks.counting import Work, count_work
+
+# How the names of variants end that read the reference from a cache.
+CACHED = "cached reference"
+
 
 @dataclass(frozen=True)
 class Measurement:
-    """Times of one variant's steps in seconds, and its peak memory in GiB above what stood before."""
+    """Times of one variant's steps in seconds, its peak memory in GiB above what stood before, and its work."""
 
     seconds: tuple[float, ...]
     peak: float
     tokens: int
+    work: Work
 
     @property
     def median(self) -> float:
@@ -33,19 +39,27 @@ class Measurement:
 
 
 def measure(
-    variants: Mapping[str, Callable[[], int]], repeats: int, progress: Callable[[str], None]
+    variants: Mapping[str, Callable[[], int]], repeats: int, vocab_size: int, progress: Callable[[str], None]
 ) -> dict[str, Measurement]:
-    """Run every variant once to warm up, then `repeats` times in turn.
+    """Run every variant to warm up, counting its work the last time, then `repeats` times in turn.
 
     Args:
         variants: name -> a function that takes one whole step and returns the tokens it computed.
         repeats: measured steps of each.
+        vocab_size: of the model's head, by which its work is told apart.
         progress: told what runs.
     """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     peaks = dict.fromkeys(variants, 0.0)
     tokens = dict.fromkeys(variants, 0)
-    for repeat in range(repeats + 1):
+    work = {}
+    for name, step in variants.items():
+        progress(f"warm-up {name}")
+        if name.endswith(CACHED):
+            # The first step fills the cache, those of later epochs read it.
+            step()
+        work[name] = count_work(step, vocab_size)
+    for repeat in range(1, repeats + 1):
         for name, step in variants.items():
             gc.collect()
             before = _reset_peak()
@@ -53,11 +67,10 @@ def measure(
             tokens[name] = step()
             _synchronise()
             taken = time.perf_counter() - start
-            progress(f"{'warm-up' if repeat == 0 else repeat} {name}: {taken:.2f} s")
-            if repeat:
-                seconds[name].append(taken)
-                peaks[name] = max(peaks[name], _peak() - before)
-    return {name: Measurement(tuple(seconds[name]), peaks[name], tokens[name]) for name in variants}
+            progress(f"{repeat} {name}: {taken:.2f} s")
+            seconds[name].append(taken)
+            peaks[name] = max(peaks[name], _peak() - before)
+    return {name: Measurement(tuple(seconds[name]), peaks[name], tokens[name], work[name]) for name in variants}
 
 
 def whole_step(trainer: Any, rows: list[dict[str, Any]]) -> Callable[[], int]:

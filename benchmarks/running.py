@@ -32,14 +32,14 @@ def run(description: str | None, build_variants: BuildVariants, variants: Sequen
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--variants", nargs="+", default=list(variants), choices=variants, help="the first is the base")
     arguments = parser.parse_args()
-    console, log = Console(width=120), Console(stderr=True)
+    console, log = Console(width=140), Console(stderr=True)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl", "peft"))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
     console.print(f"{device}, {torch.get_num_threads()} threads; {versions}; shape {arguments.shape}")
     for prompt_tokens in arguments.prompt_tokens:
         with tempfile.TemporaryDirectory() as directory:
             steps, rows = build_variants(arguments, prompt_tokens, Path(directory))
-            found = measure(steps, arguments.repeats, log.print)
+            found = measure(steps, arguments.repeats, SHAPES[arguments.shape].vocab_size, log.print)
         console.print(_table(f"{prompt_tokens} image tokens, {rows} {unit} a step", found, rows, unit))
 
 
@@ -64,7 +64,19 @@ def freeze_tower(model: Any) -> None:
 
 
 def _table(title: str, found: dict[str, Measurement], rows: int, unit: str) -> Table:
-    columns = ("variant", "s/step", "spread", f"{unit}/s", "tokens", "peak GiB", "speed", "memory")
+    columns = (
+        "variant",
+        "s/step",
+        "spread",
+        f"{unit}/s",
+        "tokens",
+        "TFLOP",
+        "head",
+        "peak GiB",
+        "speed",
+        "counted",
+        "memory",
+    )
     table = Table(*columns, title=title)
     base = next(iter(found.values()))
     for name, one in found.items():
@@ -74,8 +86,11 @@ def _table(title: str, found: dict[str, Measurement], rows: int, unit: str) -> T
             f"{one.spread:.0%}",
             f"{rows / one.median:.2f}",
             f"{one.tokens:,}",
+            f"{one.work.total / 1e12:.2f}",
+            f"{one.work.head_share:.0%}",
             f"{one.peak:.2f}",
             f"{base.median / one.median:.2f}x",
+            f"{base.work.total / one.work.total:.2f}x",
             f"{one.peak / base.peak:.2f}",
         )
     return table
