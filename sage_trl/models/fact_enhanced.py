@@ -18,7 +18,13 @@ from sage_trl.trees.tree_attention import SPLIT_ATTENTION, dense_mask, split_tre
 
 FACT_TOKEN = "<fact>"
 REFERENCE_PREFIX = "reference_"
-FACT_INPUTS = ("fact_input_ids", "fact_attention_mask", "reference_mask", "tree_spans")
+# What tells which images of a batch are the same one.
+SAME_IMAGE_INPUTS = ("image_index", "image_num_tiles")
+FACT_INPUTS = (
+    *("fact_input_ids", "fact_attention_mask", "reference_mask", "tree_spans"),
+    *SAME_IMAGE_INPUTS,
+    f"{REFERENCE_PREFIX}image_index",
+)
 
 
 class FusionInitializationMixin:
@@ -71,6 +77,15 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         """Entries of `pixel_values` that each image has."""
         return [1] * len(images["pixel_values"])
 
+    def repeat_images(self, features: Sequence[Tensor], image_index: Tensor, _num_tiles: Tensor | None) -> Any:
+        """Features of all images of a batch from those of the distinct ones.
+
+        Args:
+            features: as in `split_images`, of the distinct images.
+            image_index: `[images]` which of them each image is.
+        """
+        return [features[index] for index in image_index.tolist()]
+
     def split_test_images(self, input_ids: Tensor, features: Sequence[Tensor], **_fact_inputs: Tensor) -> list[Tensor]:
         """Comparable patches `[P_i, C]` of each row's test image, the last image of its prompt.
 
@@ -112,7 +127,9 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
             reference_mask: `[B]`, true for rows with a reference; without it all rows have one if any has.
             tree_spans: `[B, S, 3]` where each row is a packed prefix tree; see `trees.tree_attention.read_spans`. Then
                 `position_ids` `[B, T]` count along each branch.
-            kwargs: the backbone's inputs, `reference_` companions of `image_inputs`, and `fact_inputs`.
+            kwargs: the backbone's inputs, `reference_` companions of `image_inputs`, and `fact_inputs`. With
+                `image_index` `[images]`, or `reference_image_index`, the vision tower sees each distinct image once;
+                see `same_images.same_images`.
 
         Raises:
             ValueError: facts without `input_ids` or without an image, or placeholders that do not match the facts.
@@ -128,6 +145,11 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
                 **{"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
             )
             attention_mask = self._prepare_tree(tree_spans, attention_mask, kwargs)
+        if kwargs.get("image_index") is not None and mm_encoder_outputs is None:
+            mm_encoder_outputs = {"image": self._encode_images(kwargs)}
+            del kwargs["pixel_values"]
+        for name in SAME_IMAGE_INPUTS:
+            kwargs.pop(name, None)
         if fact_input_ids is None:
             return super_forward(
                 input_ids=input_ids,
@@ -214,7 +236,19 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
 
     def _encode_images(self, inputs: Mapping[str, Any]) -> Any:
         images = {name: inputs[name] for name in self.image_inputs if inputs.get(name) is not None}
-        return self.get_image_features(**images, return_dict=True)  # type: ignore[attr-defined]
+        index = inputs.get("image_index")
+        if index is None:
+            return self.get_image_features(**images, return_dict=True)  # type: ignore[attr-defined]
+        num_tiles = inputs.get("image_num_tiles", inputs.get("num_tiles"))
+        counts = self.pixels_per_image(images if num_tiles is None else {**images, "num_tiles": num_tiles})
+        pixels = images["pixel_values"].split(counts)
+        listed = index.tolist()
+        first = [listed.index(image) for image in range(max(listed) + 1)]
+        distinct = {name: values[first] for name, values in images.items() if name != "pixel_values"}
+        distinct["pixel_values"] = torch.cat([pixels[image] for image in first])
+        encoded = self.get_image_features(**distinct, return_dict=True)  # type: ignore[attr-defined]
+        encoded.pooler_output = self.repeat_images(encoded.pooler_output, index, num_tiles)
+        return encoded
 
     def _reference_patches(
         self, references: Mapping[str, Tensor], reference_mask: Tensor | None, batch_size: int
@@ -222,7 +256,8 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         """Reference patches `[B, R, C]` and `[B, R]` true for real ones; None where no row has a reference."""
         if references.get("pixel_values") is None:
             return None, None
-        companions = {name: value for name, value in references.items() if name not in self.image_inputs}
+        is_companion = set(references) - {*self.image_inputs, "image_index"}
+        companions = {name: references[name] for name in is_companion}
         present = self.split_images(self._encode_images(references).pooler_output, **companions)
         has_reference = [True] * batch_size if reference_mask is None else reference_mask.bool().tolist()
         if sum(has_reference) != len(present):

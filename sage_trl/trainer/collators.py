@@ -18,6 +18,7 @@ from sage_trl.data.images import decode_image_bytes, open_image
 from sage_trl.errors import DataError
 from sage_trl.models.encoding import encode_prompts
 from sage_trl.models.prompt import as_parts
+from sage_trl.models.same_images import same_images
 from sage_trl.trainer.reference_cache import answer_keys, prompt_identity
 from sage_trl.trainer.tree_batches import encode_trees
 
@@ -38,6 +39,7 @@ class FactCollator:
             Which ones depends on `seed` and ids alone, so a resumed run hides the same references.
         seed: seed of the dropout.
         shared_prefix: pack the rows as prefix trees, which compute what they share once.
+        vision_once: let the vision tower see an image that several rows show once; trees always do.
     """
 
     processor: Any
@@ -46,6 +48,7 @@ class FactCollator:
     reference_dropout: float = 0.0
     seed: int = 0
     shared_prefix: bool = False
+    vision_once: bool = False
 
     def prepare(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Rows with decoded images; a file that several rows share is decoded once.
@@ -56,7 +59,7 @@ class FactCollator:
         if self.use_facts:
             for row in rows:
                 _check_facts(row)
-        decoded: dict[str, Image.Image] = {}
+        decoded: dict[str | bytes, Image.Image] = {}
         return [
             {
                 **row,
@@ -83,6 +86,8 @@ class FactCollator:
         batch = encode_prompts(
             self.processor, rows, use_facts=self.use_facts, reference_in_prompt=self.reference_in_prompt
         )
+        if self.vision_once and not self.reference_in_prompt:
+            batch |= same_images(self.processor, batch, rows)
         tokens = self.processor.tokenizer(
             list(completions), padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt"
         )
@@ -190,18 +195,20 @@ def _check_facts(row: Row) -> None:
         raise DataError(f"{problem}\n  remedy: {remedy}")
 
 
-def decode_image(image: Any, decoded: dict[str, Image.Image]) -> Image.Image:
+def decode_image(image: Any, decoded: dict[str | bytes, Image.Image]) -> Image.Image:
     """Decode an image column's value: a PIL image, a path, or the `{"path", "bytes"}` of an undecoded `Image` feature.
 
     Args:
         image: the value.
-        decoded: images by path that were decoded before; new ones are added.
+        decoded: images by path or bytes that were decoded before; new ones are added.
     """
     if isinstance(image, Image.Image):
         return image
     path = image["path"] if isinstance(image, Mapping) else str(image)
     if isinstance(image, Mapping) and image["bytes"] is not None:
-        return decode_image_bytes(image["bytes"], path or "image column")
+        if image["bytes"] not in decoded:
+            decoded[image["bytes"]] = decode_image_bytes(image["bytes"], path or "image column")
+        return decoded[image["bytes"]]
     if path not in decoded:
         decoded[path] = open_image(Path(path))
     return decoded[path]

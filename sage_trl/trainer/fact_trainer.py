@@ -200,7 +200,7 @@ class FactTrainerMixin(GuardedPush):
 def collator_options(args: Any) -> dict[str, Any]:
     """The options of `FactCollator` that a stage's configuration holds."""
     names = ("use_facts", "reference_in_prompt", "reference_dropout", "seed", "shared_prefix")
-    return {name: getattr(args, name) for name in names}
+    return {**{name: getattr(args, name) for name in names}, "vision_once": True}
 
 
 def keep_images_encoded(dataset: Any) -> Any:

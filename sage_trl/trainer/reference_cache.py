@@ -15,8 +15,8 @@ from torch import Tensor
 
 from sage_trl.errors import DataError
 from sage_trl.models.parts import POLICY_ADAPTER, adapter_of
+from sage_trl.models.same_images import ImageKeys
 from sage_trl.storage import JsonlAppender, content_key, read_json_lines, write_json
-from sage_trl.trainer.tree_batches import image_key
 
 logger = logging.getLogger(__name__)
 # Rows of a key tensor hold the SHA-256 of what decides an answer's log-probabilities.
@@ -121,17 +121,13 @@ def answer_keys(identity: str, rows: Sequence[Mapping[str, Any]], answers: Seque
         rows: the row of each answer, with decoded images.
         answers: the rendered answers.
     """
-    digests: dict[int, str | None] = {}
+    key_of = ImageKeys()
     keys = []
     for row, answer in zip(rows, answers, strict=True):
-        images = (*row["images"], row["reference_image"])
-        for image in images:
-            if id(image) not in digests:
-                digest = image_key(image)
-                digests[id(image)] = None if digest is None else digest.hex()
+        images = [key_of(image) for image in (*row["images"], row["reference_image"])]
         content = {
             "shared": identity,
-            "images": [digests[id(image)] for image in images],
+            "images": [None if image is None else image.hex() for image in images],
             "facts": list(row["facts"]),
             "prompt": row["prompt"],
             "answer": answer,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from sage_trl.models.encoding import encode_prompt_ids, encode_prompts
+from sage_trl.models.same_images import ImageKeys, same_images
 from sage_trl.trees.prefix_tree import PrefixTree, build_prefix_tree
 
 Row = Mapping[str, Any]
@@ -52,7 +51,10 @@ def encode_trees(
     """
     groups, places = _group(rows, answers, share_answers=share_answers)
     options = {"use_facts": use_facts, "reference_in_prompt": reference_in_prompt}
-    batch = encode_prompts(processor, [group.rows[0] for group in groups], **options)
+    shown = [group.rows[0] for group in groups]
+    batch = encode_prompts(processor, shown, **options)
+    if not reference_in_prompt:
+        batch |= same_images(processor, batch, shown)
     ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
     trees = []
     for index, group in enumerate(groups):
@@ -75,9 +77,10 @@ def _group(
 ) -> tuple[list[_Group], list[list[tuple[int, int]]]]:
     """The groups, and (group, leaf in the group) of each row's answers."""
     groups: dict[Any, _Group] = {}
+    key_of = ImageKeys()
     places = []
     for row, texts in zip(rows, answers, strict=True):
-        key = (image_key(row["images"][0]), image_key(row["reference_image"]), tuple(row["facts"]))
+        key = (key_of(row["images"][0]), key_of(row["reference_image"]), tuple(row["facts"]))
         group = groups.setdefault(key, _Group())
         prompt = next((index for index, one in enumerate(group.rows) if one["prompt"] == row["prompt"]), None)
         if prompt is None:
@@ -93,11 +96,6 @@ def _group(
                 leaves.append(group.answers.index(answer))
         places.append([(list(groups).index(key), leaf) for leaf in leaves])
     return list(groups.values()), places
-
-
-def image_key(image: Image.Image | None) -> bytes | None:
-    """What tells two decoded images apart."""
-    return None if image is None else hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
 
 
 def pack(trees: Sequence[PrefixTree], offsets: Sequence[int], pad_token_id: int) -> dict[str, Tensor]:

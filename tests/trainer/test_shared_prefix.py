@@ -62,11 +62,13 @@ def group(number, questions, *, pairs=2, **columns):
 
 
 def mixed_groups():
-    """Three trees: unequal sizes and lengths, one without a reference, one whose image has another size."""
+    """Four trees: unequal sizes and lengths, one without a reference, two that show the same image."""
+    wide = {"images": [picture(1, 64, 32)]}
     return [
         *group(0, 3),
-        *group(1, 1, reference=False, images=[picture(1, 64, 32)]),
+        *group(1, 1, reference=False, **wide),
         *group(2, 2, pairs=1, num_facts=1),
+        *group(3, 1, num_facts=1, reference_image=picture(100), **wide),
     ]
 
 
@@ -153,8 +155,11 @@ def test_e_dpo_on_trees_is_the_stock_trainer_s_step(name, attention, form, check
     stock = stock_dpo_step(policy, reference, processor, rows, trained, tmp_path, **options)
     assert_equal_steps(ours, stock)
     # One tree per pair of images, an answer of two pairs once, fewer tokens than row by row.
-    assert len(batch["input_ids"]) == 3
-    assert len(set(batch["leaf_ids"].flatten().tolist()) - {-1}) == 3 * 3 + 3 + 2 * 2
+    assert len(batch["input_ids"]) == 4
+    assert len(set(batch["leaf_ids"].flatten().tolist()) - {-1}) == 3 * 3 + 3 + 2 * 2 + 3
+    # Two trees show the same wide image, two the same reference.
+    assert batch["image_index"].tolist() == [0, 1, 2, 1]
+    assert batch["reference_image_index"].tolist() == [0, 1, 0]
     assert ours[2]["num_tokens"] < stock[2]["num_tokens"] / 2
 
 
@@ -192,6 +197,33 @@ def test_sfe_on_trees_is_the_stock_trainer_s_step(name, use_facts, tmp_path):
     assert_equal_steps(ours, loss_and_gradients(stock, plain))
     # The `Trainer` normalises by the labels it counts.
     assert (batch["labels"] != -100).sum() == (plain["labels"] != -100).sum()
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("use_facts", [True, False])
+@pytest.mark.parametrize("shared_prefix", [True, False])
+def test_the_vision_tower_sees_each_image_once(name, use_facts, shared_prefix, tmp_path):
+    policy, _, processor = load(name, tmp_path)
+    rows = [{**one, "completion": one["chosen"]} for one in mixed_groups()]
+    options = {"use_facts": use_facts, "shared_prefix": shared_prefix, "reference_dropout": 0.0, **COMMON}
+    trainer = SFETrainer(
+        policy, SFEConfig(str(tmp_path), **options), train_dataset=Dataset.from_list(rows), processing_class=processor
+    )
+    seen = []
+    encode = policy.model.get_image_features
+    policy.model.get_image_features = lambda **inputs: seen.append(len(inputs["pixel_values"])) or encode(**inputs)
+    batch = trainer.data_collator(rows)
+    once, gradients, metrics = loss_and_gradients(trainer, batch)
+    del policy.model.get_image_features
+    policy.zero_grad()
+    is_same = ("image_index", "image_num_tiles", "reference_image_index")
+    every = {name: value for name, value in batch.items() if name not in is_same}
+    assert_equal_steps((once, gradients, metrics), loss_and_gradients(trainer, every))
+    # Three images and, where facts are fused, the two references behind the three rows or trees that have one.
+    pixels = [every["pixel_values"], every["reference_pixel_values"]] if use_facts else [every["pixel_values"]]
+    assert len(seen) == len(pixels)
+    for count, of_all in zip(seen, pixels, strict=True):
+        assert count < len(of_all)
 
 
 def test_a_reference_in_the_prompt_and_earlier_turns(tmp_path):

@@ -49,6 +49,15 @@ class SageInternVLModel(FactEnhancedModelMixin, InternVLModel):
         counts: list[int] = images["num_tiles"].tolist()
         return counts
 
+    def repeat_images(  # type: ignore[override]
+        self, features: Tensor, image_index: Tensor, num_tiles: Tensor
+    ) -> Tensor:
+        """See `FactEnhancedModelMixin`; `num_tiles` `[images]` counts the tiles of all images of the batch."""
+        listed = image_index.tolist()
+        counts = [int(num_tiles[listed.index(image)]) for image in range(max(listed) + 1)]
+        tiles = torch.split(features, counts)
+        return torch.cat([tiles[image] for image in listed])
+
     def split_test_images(  # type: ignore[override]
         self, input_ids: Tensor, features: Tensor, test_num_tiles: Tensor | None = None
     ) -> list[Tensor]:
