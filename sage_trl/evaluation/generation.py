@@ -8,11 +8,14 @@ from typing import Any
 import torch
 
 from sage_trl.evaluation.controls import Row
+from sage_trl.evaluation.shared_prompts import SharedPrompts, generation_inputs, share_prompts
 from sage_trl.models.encoding import encode_prompts
 
 
 class ModelReplyGenerator:
     """Replies of one model: deterministic, one per row, rows with and without a reference mixed freely.
+
+    Rows that show the same images and facts share the pass over them.
 
     Args:
         model: a loaded model, on the device where it shall run; put into evaluation mode.
@@ -27,25 +30,33 @@ class ModelReplyGenerator:
     ) -> None:
         self._model = model.eval()
         self._processor = processor
-        self._use_facts = use_facts
-        self._reference_in_prompt = reference_in_prompt
+        self._options = {"use_facts": use_facts, "reference_in_prompt": reference_in_prompt}
         self._config = _greedy_config(model, max_new_tokens)
 
     @torch.inference_mode()
     def __call__(self, rows: list[Row]) -> list[str]:
         """Reply to rows with decoded images; see `questions.EvaluationQuestion` for their fields."""
-        batch = encode_prompts(
-            self._processor, rows, use_facts=self._use_facts, reference_in_prompt=self._reference_in_prompt
-        )
-        batch = {name: self._to_model(value) for name, value in batch.items()}
-        prompt_length = batch["input_ids"].shape[1]
-        output = self._model.generate(**batch, generation_config=self._config)
+        shared = share_prompts(self._processor, rows, self._options)
+        if shared is None:
+            inputs = self._to_model(encode_prompts(self._processor, rows, **self._options))
+        else:
+            on_device = {
+                name: value.to(self._model.device) for name, value in vars(shared).items() if name != "prefixes"
+            }
+            inputs = generation_inputs(
+                self._model, SharedPrompts(prefixes=self._to_model(shared.prefixes), **on_device)
+            )
+        prompt_length = inputs["input_ids"].shape[1]
+        output = self._model.generate(**inputs, generation_config=self._config)
         replies = self._processor.tokenizer.batch_decode(output[:, prompt_length:], skip_special_tokens=True)
         return [reply.strip() for reply in replies]
 
-    def _to_model(self, value: torch.Tensor) -> torch.Tensor:
-        dtype = self._model.dtype if value.is_floating_point() else value.dtype
-        return value.to(device=self._model.device, dtype=dtype)
+    def _to_model(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        device, dtype = self._model.device, self._model.dtype
+        return {
+            name: value.to(device=device, dtype=dtype if value.is_floating_point() else value.dtype)
+            for name, value in batch.items()
+        }
 
 
 def _greedy_config(model: Any, max_new_tokens: int) -> Any:

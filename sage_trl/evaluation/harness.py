@@ -155,14 +155,29 @@ def _measure(asked: Sequence[EvaluationQuestion], predictions: Sequence[Predicti
 
 
 def _batches(asked: Sequence[EvaluationQuestion], batch_size: int) -> Iterator[list[EvaluationQuestion]]:
-    """Cut into batches of like length, so that little is spent on padding; the same order in every run."""
-    ordered = sorted(asked, key=lambda item: (_length(item.row), item.key))
-    for start in range(0, len(ordered), batch_size):
-        yield ordered[start : start + batch_size]
+    """Cut into batches of whole groups of like length; the same order in every run.
+
+    A group's questions share the pass over their images, and little is spent on padding.
+    """
+    groups: dict[str, list[EvaluationQuestion]] = {}
+    for item in asked:
+        groups.setdefault(item.inspection.id, []).append(item)
+    batch: list[EvaluationQuestion] = []
+    for group in sorted(groups.values(), key=lambda group: (_length(group), group[0].key)):
+        if batch and len(batch) + len(group) > batch_size:
+            yield batch
+            batch = []
+        batch += group
+        while len(batch) > batch_size:
+            yield batch[:batch_size]
+            batch = batch[batch_size:]
+    if batch:
+        yield batch
 
 
-def _length(row: Row) -> tuple[bool, int, int]:
-    return row["reference_image"] is not None, len(row["facts"]), len(row["question"])
+def _length(group: Sequence[EvaluationQuestion]) -> tuple[bool, int, int]:
+    row = group[0].row
+    return row["reference_image"] is not None, len(row["facts"]), max(len(item.row["question"]) for item in group)
 
 
 class _RateColumn(ProgressColumn):

@@ -111,7 +111,7 @@ def build_prefix_tree(prompts: Sequence[Sequence[int]], answers: Sequence[tuple[
 def _insert(node: _Node, tokens: list[int]) -> _Node:
     """The node where `tokens` ends below `node`, made where there is none."""
     for index, child in enumerate(node.children):
-        shared = _common_prefix(child.tokens, tokens)
+        shared = common_prefix(child.tokens, tokens)
         is_whole = shared == len(child.tokens)
         if shared < MIN_SHARED_TOKENS and not is_whole:
             continue
@@ -126,7 +126,8 @@ def _insert(node: _Node, tokens: list[int]) -> _Node:
     return node.children[-1]
 
 
-def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences share at their beginning."""
     shortest = min(len(one), len(other))
     return next((index for index in range(shortest) if one[index] != other[index]), shortest)
 

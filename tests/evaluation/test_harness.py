@@ -67,7 +67,8 @@ def test_rows_as_the_model_sees_them(ad_pl: Path, tmp_path: Path) -> None:
 
     evaluate(model(generator), "one_shot", ["test"], run_of(ad_pl, tmp_path))
 
-    assert generator.batch_sizes == [3, 3, 2]
+    # Groups of two stay whole in batches of at most three.
+    assert generator.batch_sizes == [2, 2, 2, 2]
     by_group = {row["group_id"]: row for row in generator.rows}
     assert [isinstance(row["images"][0], Image.Image) for row in generator.rows] == [True] * ONE_SHOT_QUESTIONS
     assert by_group["g1"]["images"][0].getpixel((0, 0)) == (40, 10, 10)
@@ -75,6 +76,14 @@ def test_rows_as_the_model_sees_them(ad_pl: Path, tmp_path: Path) -> None:
     assert by_group["g1"]["facts"] == ["Parts of kind 1 get scratched.", "They get stained."]
     assert by_group["g3"]["reference_image"] is None
     assert by_group["g1"]["prompt"][0]["content"].startswith(by_group["g1"]["question"])
+
+
+def test_a_group_larger_than_a_batch_is_cut(ad_pl: Path, tmp_path: Path) -> None:
+    generator = Scripted()
+
+    evaluate(model(generator), "one_shot", ["test"], run_of(ad_pl, tmp_path, batch_size=1))
+
+    assert generator.batch_sizes == [1] * ONE_SHOT_QUESTIONS
 
 
 def test_zero_shot_hides_the_reference(ad_pl: Path, tmp_path: Path) -> None:
@@ -136,7 +145,7 @@ def test_a_killed_run_goes_on_where_it_stopped(ad_pl: Path, tmp_path: Path) -> N
 
     evaluate(model(generator), "one_shot", ["test"], run_of(ad_pl, tmp_path))
 
-    assert generator.batch_sizes == [3, 2]
+    assert generator.batch_sizes == [2, 2, 2]
     assert len({line["key"] for line in lines(tmp_path)}) == len(lines(tmp_path)) == ONE_SHOT_QUESTIONS
 
 
