@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from sage_trl.models.fusion_attention import ComparisonPatches, FusionAttention, FusionLinear, comparison_patches
-from sage_trl.trees.tree_attention import SPLIT_ATTENTION, dense_mask, split_trees
+from sage_trl.trees.tree_attention import SPLIT_ATTENTION, dense_mask, prepare_split
 
 FACT_TOKEN = "<fact>"
 REFERENCE_PREFIX = "reference_"
@@ -125,7 +125,7 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
             fact_input_ids: `[B, L_F, N]` token ids of the fact sentences; without it the backbone runs unchanged.
             fact_attention_mask: `[B, L_F, N]`; a fact without a real token is padding.
             reference_mask: `[B]`, true for rows with a reference; without it all rows have one if any has.
-            tree_spans: `[B, S, 3]` where each row is a packed prefix tree; see `trees.tree_attention.read_spans`. Then
+            tree_spans: `[B, S, 3]` where each row is a packed prefix tree; see `trees.spans.read_spans`. Then
                 `position_ids` `[B, T]` count along each branch.
             kwargs: the backbone's inputs, `reference_` companions of `image_inputs`, and `fact_inputs`. With
                 `image_index` `[images]`, or `reference_image_index`, the vision tower sees each distinct image once;
@@ -190,14 +190,14 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         if attention_mask is None:
             raise ValueError("trees need `attention_mask`, which says where a row is padding")
         implementation = self.config.get_text_config()._attn_implementation
+        dtype = self.get_input_embeddings().weight.dtype  # type: ignore[attr-defined]
         if implementation == SPLIT_ATTENTION:
-            kwargs["tree"] = split_trees(tree_spans)
+            kwargs["tree"] = prepare_split(tree_spans, attention_mask.shape[1], dtype)
             return attention_mask.new_ones(1, 1, 1, 1)
         mask = dense_mask(tree_spans, attention_mask.shape[1])
         if implementation == "sdpa":
             return mask
         if implementation == "eager":
-            dtype = self.get_input_embeddings().weight.dtype  # type: ignore[attr-defined]
             return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
         raise ValueError(f"attention {implementation!r} takes no tree; set it to sdpa, eager or {SPLIT_ATTENTION}")
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate.utils import tqdm
 from torch import Tensor, nn
+from transformers.utils import is_flash_attn_2_available
 
 from sage_trl.errors import DataError
 from sage_trl.models.adapters import is_adapted, reference_adapter
@@ -55,6 +56,7 @@ class FrozenReferenceMixin:
             "autocast": "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else None,
             "device": self.accelerator.device.type,
             "torch": torch.__version__,
+            "flash_attn": is_flash_attn_2_available(),
         }
         cache = ReferenceCache(Path(self.args.reference_cache), identity, self.accelerator.process_index)
         self.accelerator.wait_for_everyone()

@@ -2,7 +2,7 @@
 
 The dense form is a mask that every implementation of transformers takes. The split form is an attention function of its
 own, `sage_tree`: a model whose text part runs on it computes trees where a `tree` argument comes with the batch, and
-plain SDPA elsewhere, so that it generates as ever.
+plain SDPA elsewhere, so that it generates as ever. It runs on FlashAttention where that can, else on SDPA.
 """
 
 from __future__ import annotations
@@ -17,13 +17,10 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from sage_trl.trees.spans import Span, read_spans
+from sage_trl.trees.varlen_attention import VarlenTrees, attend_varlen, half_precision, varlen_trees
+
 SPLIT_ATTENTION = "sage_tree"
-Span = tuple[int, int, int]
-
-
-def read_spans(tree_spans: Tensor) -> list[list[Span]]:
-    """`[B, S, 3]` (start, stop, parent) of each row's segments, filled up with -1, as lists without the filling."""
-    return [[(start, stop, parent) for start, stop, parent in row if start >= 0] for row in tree_spans.tolist()]
 
 
 def ancestor_mask(spans: list[Span], start: int, stop: int) -> Tensor:
@@ -91,6 +88,19 @@ def _split(spans: list[Span], device: torch.device) -> SplitTree:
     return SplitTree(root, tuple(branches))
 
 
+def prepare_split(tree_spans: Tensor, length: int, dtype: torch.dtype) -> VarlenTrees | tuple[SplitTree, ...]:
+    """The `tree` argument of `split_attention_forward`.
+
+    Args:
+        tree_spans: `[B, S, 3]`; see `read_spans`.
+        length: tokens of a row.
+        dtype: of the model.
+    """
+    if half_precision(tree_spans.device, dtype) is not None:
+        return varlen_trees(tree_spans, length)
+    return split_trees(tree_spans)
+
+
 def split_attention_forward(
     module: nn.Module,
     query: Tensor,
@@ -99,7 +109,7 @@ def split_attention_forward(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    tree: tuple[SplitTree, ...] | None = None,
+    tree: VarlenTrees | tuple[SplitTree, ...] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """An attention function of transformers: `[B, heads, T, D]` in, `[B, T, heads, D]` out."""
@@ -108,6 +118,8 @@ def split_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return plain
+    if isinstance(tree, VarlenTrees):
+        return attend_varlen(query, key, value, tree, dropout, scaling), None
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     rows = [

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from sage_trl.trees.prefix_tree import build_prefix_tree
 from sage_trl.trees.tree_attention import dense_mask, split_attention_forward, split_trees
+from sage_trl.trees.varlen_attention import attend_varlen, half_precision, varlen_trees
 
 HEADS, KEY_HEADS, DIM = 4, 2, 8
 
@@ -51,6 +52,30 @@ def dense(spans, query, key, value):
     return functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
 
 
+def flash_kernel(query, key, value, query_starts, key_starts, longest_query, longest_key, **options):
+    """What FlashAttention documents of `flash_attn_varlen_func`: causal masks are aligned at the end."""
+    assert options["causal"]
+    pieces = []
+    for index in range(len(query_starts) - 1):
+        own = query[query_starts[index] : query_starts[index + 1]].transpose(0, 1)
+        span = slice(key_starts[index], key_starts[index + 1])
+        keys, values = (
+            part[span].transpose(0, 1).repeat_interleave(HEADS // KEY_HEADS, dim=0) for part in (key, value)
+        )
+        n, m = own.shape[1], keys.shape[1]
+        assert n <= longest_query
+        assert m <= longest_key
+        mask = torch.ones(n, m, dtype=torch.bool).tril(m - n)
+        attended = functional.scaled_dot_product_attention(own, keys, values, attn_mask=mask)
+        pieces.append(attended.transpose(0, 1))
+    return torch.cat(pieces)
+
+
+def varlen(spans, query, key, value):
+    trees = varlen_trees(spans, query.shape[2])
+    return attend_varlen(query, key, value, trees, 0.0, None, kernel=flash_kernel).transpose(1, 2)
+
+
 def check(trees):
     spans = pad_spans(trees)
     length = max(len(tree.tokens) for tree in trees)
@@ -59,7 +84,7 @@ def check(trees):
     real = [slice(0, len(tree.tokens)) for tree in trees]
     loss = sum((one[:, part] ** 2).sum() for one, part in zip(expected, real, strict=True))
     gradients = torch.autograd.grad(loss, (query, key, value))
-    for form in (split, dense):
+    for form in (split, dense, varlen):
         output = form(spans, query, key, value)
         for row, part in enumerate(real):
             assert torch.allclose(output[row, :, part], expected[row][:, part], atol=1e-12)
@@ -105,8 +130,32 @@ def test_without_a_tree_it_is_sdpa():
     assert torch.allclose(output.transpose(1, 2), expected)
 
 
-@pytest.mark.parametrize("form", [split, dense])
+@pytest.mark.parametrize("form", [split, dense, varlen])
 def test_padding_gives_finite_numbers(form):
     trees = [build_prefix_tree([[1, 2, 3]], [(0, [4])]), build_prefix_tree([[*range(20)]], [(0, [4, 5])])]
     output = form(pad_spans(trees), *states(2, max(len(tree.tokens) for tree in trees)))
     assert output.isfinite().all()
+
+
+def test_flash_attention_is_for_half_precision_on_cuda_where_installed(monkeypatch):
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert half_precision(cuda, torch.bfloat16) is None
+    monkeypatch.setattr("sage_trl.trees.varlen_attention.is_flash_attn_2_available", lambda: True)
+    assert half_precision(cpu, torch.bfloat16) is None
+    assert half_precision(cuda, torch.bfloat16) is torch.bfloat16
+    assert half_precision(cuda, torch.float32) is None
+
+
+@pytest.mark.gpu
+def test_flash_attention_is_sdpa_on_cuda():
+    pytest.importorskip("flash_attn")
+    image = list(range(100, 140))
+    trees = [build_prefix_tree([[*image, 1, 2], [*image, 3, 4, 5]], [(0, [7, 8]), (0, [9]), (1, [7, 7, 7])])]
+    spans = pad_spans(trees).cuda()
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn((1, heads, len(trees[0].tokens), 64), generator=generator).cuda().bfloat16()
+        for heads in (HEADS, KEY_HEADS, KEY_HEADS)
+    )
+    flash = attend_varlen(query, key, value, varlen_trees(spans, query.shape[2]), 0.0, None).transpose(1, 2)
+    assert torch.allclose(flash.float(), split(spans, query.float(), key.float(), value.float()), atol=3e-2)
