@@ -12,7 +12,27 @@ const SAID = { order: "Order", edit: "Text", accept: "Accepted,", reject: "Rejec
 
 let question = null; // as the server gives it
 let statuses = "";
-let busy = false;
+let saveEdit = null; // saves the text that is being edited; null where none is
+let busy = 0; // jobs under way or waiting
+
+// One job after the other: two quick moves of an answer are two moves.
+let last = Promise.resolve();
+function inTurn(job) {
+  setBusy(busy + 1);
+  last = last
+    .then(job)
+    .catch((error) => alertUser(String(error)))
+    .finally(() => setBusy(busy - 1));
+  return last;
+}
+
+function setBusy(jobs) {
+  busy = jobs;
+  byId("main").ariaBusy = String(jobs > 0);
+}
+
+// For what decides or goes elsewhere: a second click must not hit a question that nobody has seen yet.
+const ifIdle = (job) => busy === 0 && inTurn(job);
 
 // ---- Storage of what the server does not have yet
 
@@ -75,17 +95,14 @@ function notSaved(problem) {
 }
 
 async function act(action) {
-  if (busy || !question) return false;
   if (pending.get()) {
     alertUser("The last action is not saved yet.", true);
     render();
     return false;
   }
-  busy = true;
   const { group, question_id, revision } = question;
   pending.set({ ...action, action_id: newId(), group_id: group.id, question_id, revision });
   const done = await sendPending();
-  busy = false;
   if (!pending.get()) await show(question.index); // also after a refusal, which shows what is there now
   else render();
   return done;
@@ -96,10 +113,7 @@ function newId() {
 }
 
 async function retry() {
-  if (busy || !pending.get()) return;
-  busy = true;
   await sendPending();
-  busy = false;
   if (!pending.get()) await show(question ? question.index : 0);
 }
 
@@ -118,12 +132,11 @@ async function show(index) {
   prefetch(index + question.group.size);
 }
 
-const go = (index) => {
-  if (index >= 0 && index < statuses.length && !busy) {
-    alertUser(null);
-    return show(index);
-  }
-};
+async function go(index) {
+  if (!(index >= 0 && index < statuses.length) || !(await finishEdit())) return;
+  if (!pending.get()) alertUser(null);
+  await show(index);
+}
 
 function nextOpen() {
   const from = question ? question.index + 1 : 0;
@@ -132,7 +145,7 @@ function nextOpen() {
 }
 
 async function decide(action) {
-  if (!(await act({ action }))) return;
+  if (!(await finishEdit()) || !(await act({ action }))) return;
   const open = nextOpen();
   if (open >= 0) await show(open);
   else speak("Every question is reviewed.");
@@ -154,6 +167,7 @@ function element(tag, properties = {}, ...children) {
 }
 
 function render() {
+  saveEdit = null;
   byId("main").hidden = false;
   renderProgress();
   renderImages();
@@ -161,7 +175,7 @@ function render() {
   byId("answers").replaceChildren(...question.order.map((place, rank) => answerCard(place, rank)));
   const kept = draft.get();
   if (kept && kept.group_id === question.group.id && kept.question_id === question.question_id) {
-    openEditor(kept.answer === undefined ? byId("question") : cardOf(kept.answer), kept.answer, kept.text);
+    openEditor(kept.answer, kept.text);
   }
 }
 
@@ -207,14 +221,14 @@ function renderQuestion() {
   const { category, split, level, group, index, verdict, status, changed, reviewer } = question;
   byId("where").textContent = `${category} · ${split} · ${LEVELS[level]}`;
   const steps = Array.from({ length: group.size }, (_, offset) => {
-    const step = element("button", { textContent: offset + 1, onclick: () => go(group.first + offset) });
+    const step = element("button", { textContent: offset + 1, onclick: () => ifIdle(() => go(group.first + offset)) });
     step.dataset.status = statuses[group.first + offset];
     step.ariaCurrent = String(group.first + offset === index);
     step.ariaLabel = `Question ${offset + 1} of this part`;
     return step;
   });
   byId("group").replaceChildren(...steps);
-  byId("question").replaceChildren(words(question.text), editButton("Edit the question (Q)", () => openEditor(byId("question"))));
+  byId("question").replaceChildren(words(question.text), editButton("Edit the question (Q)", () => edit()));
   byId("verdict").textContent = verdict === null ? "Open question" : `True answer: ${verdict ? "yes" : "no"}`;
   const decided = status === "open" ? "" : `${status} by ${reviewer}`;
   byId("status").textContent = [decided, changed ? "changed" : ""].filter(Boolean).join(", ");
@@ -229,15 +243,15 @@ function editButton(label, onclick) {
 }
 
 function answerCard(place, rank) {
-  const up = element("button", { className: "quiet", textContent: "↑", title: "Move up (Alt ↑)", onclick: () => move(card, -1) });
-  const down = element("button", { className: "quiet", textContent: "↓", title: "Move down (Alt ↓)", onclick: () => move(card, 1) });
+  const up = element("button", { className: "quiet", textContent: "↑", title: "Move up (Alt ↑)", onclick: () => inTurn(() => move(place, -1)) });
+  const down = element("button", { className: "quiet", textContent: "↓", title: "Move down (Alt ↓)", onclick: () => inTurn(() => move(place, 1)) });
   up.ariaLabel = `Move answer ${rank + 1} up`;
   down.ariaLabel = `Move answer ${rank + 1} down`;
   up.disabled = rank === 0;
   down.disabled = rank === question.order.length - 1;
-  const edit = editButton(`Edit answer ${rank + 1} (E)`, () => openEditor(card, place));
+  const pencil = editButton(`Edit answer ${rank + 1} (E)`, () => edit(place));
   const handle = element("span", { className: "handle", textContent: "⠿", ariaHidden: "true" });
-  const card = element("li", { tabIndex: 0 }, words(question.answers[place]), edit, element("span", { className: "order" }, up, down), handle);
+  const card = element("li", { tabIndex: 0 }, words(question.answers[place]), pencil, element("span", { className: "order" }, up, down), handle);
   card.dataset.place = place;
   card.addEventListener("pointerdown", (event) => startDrag(event, card));
   return card;
@@ -257,24 +271,34 @@ function speak(text) {
 
 // ---- Editing
 
-function openEditor(target, answer, text) {
-  const before = answer === undefined ? question.text : question.answers[answer];
+// One text at a time; leaving it for something else saves it.
+function edit(answer) {
+  const { index } = question;
+  return inTurn(async () => question.index === index && (await finishEdit()) && openEditor(answer));
+}
+const finishEdit = async () => saveEdit === null || saveEdit();
+
+// `answer`: its place in the dataset; undefined for the question itself.
+function openEditor(answer, text) {
+  const [target, before] = answer === undefined ? [byId("question"), question.text] : [cardOf(answer), question.answers[answer]];
   const area = element("textarea", { value: text ?? before, ariaLabel: "New text", maxLength: 10000 });
   const close = () => {
     draft.clear();
     render();
     (answer === undefined ? byId("question").querySelector("button") : cardOf(answer)).focus();
+    return true;
   };
-  const save = async () => {
+  saveEdit = () => {
     const wanted = area.value.trim();
     if (!wanted || wanted === before) return close();
-    await act({ action: "edit", text: wanted, ...(answer === undefined ? {} : { answer }) });
+    return act({ action: "edit", text: wanted, ...(answer === undefined ? {} : { answer }) });
   };
+  const save = () => ifIdle(finishEdit);
   area.addEventListener("input", () =>
     draft.set({ index: question.index, group_id: question.group.id, question_id: question.question_id, answer, text: area.value }),
   );
   area.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") close();
+    if (event.key === "Escape" && busy === 0) close();
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       save();
@@ -295,20 +319,19 @@ function openEditor(target, answer, text) {
 
 const orderOnPage = () => Array.from(byId("answers").children, (card) => Number(card.dataset.place));
 
-async function saveOrder(place) {
-  const order = orderOnPage();
+async function saveOrder(order, place) {
   if (order.every((value, rank) => value === question.order[rank])) return;
   await act({ action: "order", order });
   cardOf(place)?.focus();
   speak(`Answer is now at place ${question.order.indexOf(place) + 1}`);
 }
 
-function move(card, step) {
-  const neighbour = step < 0 ? card.previousElementSibling : card.nextElementSibling;
-  if (!neighbour || busy) return;
-  if (step < 0) neighbour.before(card);
-  else neighbour.after(card);
-  return saveOrder(Number(card.dataset.place));
+function move(place, step) {
+  const order = [...question.order];
+  const rank = order.indexOf(place);
+  if (rank < 0 || order[rank + step] === undefined) return;
+  [order[rank], order[rank + step]] = [order[rank + step], order[rank]];
+  return saveOrder(order, place);
 }
 
 function startDrag(event, card) {
@@ -325,7 +348,7 @@ function startDrag(event, card) {
     let distance = clientY - startY;
     for (const step of [-1, 1]) {
       let neighbour = step < 0 ? card.previousElementSibling : card.nextElementSibling;
-      while (neighbour && step * distance > (neighbour.offsetHeight + card.offsetHeight) / 4) {
+      while (neighbour && step * distance > neighbour.offsetHeight / 2) {
         const before = card.offsetTop;
         if (step < 0) neighbour.before(card);
         else neighbour.after(card);
@@ -340,8 +363,11 @@ function startDrag(event, card) {
     for (const name of ["pointermove", "pointerup", "pointercancel"]) card.removeEventListener(name, name === "pointermove" ? drag : finish);
     card.classList.remove("dragged");
     card.style.transform = "";
-    if (type === "pointerup") saveOrder(Number(card.dataset.place));
-    else render();
+    if (type === "pointerup") {
+      const order = orderOnPage();
+      inTurn(() => saveOrder(order, Number(card.dataset.place)));
+    }
+    if (type === "pointercancel") render();
   };
   card.addEventListener("pointermove", drag);
   card.addEventListener("pointerup", finish);
@@ -384,45 +410,46 @@ for (const stage of stages()) {
 
 // ---- Controls
 
-byId("accept").onclick = () => decide("accept");
-byId("reject").onclick = () => decide("reject");
-byId("reopen").onclick = () => act({ action: "reopen" });
-byId("previous").onclick = () => go(question.index - 1);
-byId("next").onclick = () => go(question.index + 1);
-byId("next-open").onclick = () => go(nextOpen());
+byId("accept").onclick = () => ifIdle(() => decide("accept"));
+byId("reject").onclick = () => ifIdle(() => decide("reject"));
+byId("reopen").onclick = () => ifIdle(() => act({ action: "reopen" }));
+byId("previous").onclick = () => ifIdle(() => go(question.index - 1));
+byId("next").onclick = () => ifIdle(() => go(question.index + 1));
+byId("next-open").onclick = () => ifIdle(() => go(nextOpen()));
 byId("position").onchange = (event) => {
   const wanted = Number(event.target.value);
-  if (Number.isInteger(wanted) && wanted >= 1 && wanted <= statuses.length) go(wanted - 1);
+  if (Number.isInteger(wanted) && wanted >= 1 && wanted <= statuses.length) ifIdle(() => go(wanted - 1));
   else event.target.value = question.index + 1;
 };
 byId("boxes").onclick = toggleBoxes;
 byId("zoom").onclick = toggleZoom;
 byId("help-button").onclick = () => byId("help").showModal();
-byId("retry").onclick = retry;
+byId("retry").onclick = () => ifIdle(retry);
 
 const selected = () => document.activeElement.closest("#answers li") ?? byId("answers").firstElementChild;
 const KEYS = {
-  a: () => decide("accept"),
-  r: () => decide("reject"),
-  u: () => question.status !== "open" && act({ action: "reopen" }),
-  e: () => openEditor(selected(), Number(selected().dataset.place)),
-  q: () => openEditor(byId("question")),
-  n: () => go(nextOpen()),
+  a: () => ifIdle(() => decide("accept")),
+  r: () => ifIdle(() => decide("reject")),
+  u: () => question.status !== "open" && ifIdle(() => act({ action: "reopen" })),
+  e: () => edit(Number(selected().dataset.place)),
+  q: () => edit(),
+  n: () => ifIdle(() => go(nextOpen())),
   b: toggleBoxes,
   z: toggleZoom,
   "?": () => byId("help").showModal(),
-  ArrowLeft: () => go(question.index - 1),
-  ArrowRight: () => go(question.index + 1),
+  ArrowLeft: () => ifIdle(() => go(question.index - 1)),
+  ArrowRight: () => ifIdle(() => go(question.index + 1)),
 };
 
 document.addEventListener("keydown", (event) => {
   if (!question || byId("help").open || event.target.matches("textarea, input")) return;
-  if (event.ctrlKey || event.metaKey) return;
+  if (event.ctrlKey || event.metaKey || (event.repeat && "aru".includes(event.key))) return;
   if (event.altKey) {
     const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
     if (!step) return;
     event.preventDefault();
-    move(selected(), step);
+    const place = Number(selected().dataset.place);
+    inTurn(() => move(place, step));
   } else if (/^[1-9]$/.test(event.key)) {
     byId("answers").children[Number(event.key) - 1]?.focus();
   } else {
@@ -435,8 +462,12 @@ document.addEventListener("keydown", (event) => {
 
 // ---- Start: what was not saved comes first
 
-if (pending.get()) await sendPending();
-const asked = Number(location.hash.slice(1)) - 1;
-statuses = (await load("/api/overview")).statuses;
-const start = draft.get()?.index ?? (asked >= 0 ? asked : nextOpen());
-await show(Math.min(Math.max(start, 0), statuses.length - 1));
+const inAddress = () => Number(location.hash.slice(1)) - 1;
+addEventListener("hashchange", () => inTurn(() => go(inAddress())));
+inTurn(async () => {
+  if (pending.get()) await sendPending();
+  statuses = (await load("/api/overview")).statuses;
+  const asked = inAddress();
+  const start = draft.get()?.index ?? (asked >= 0 ? asked : nextOpen());
+  await show(Math.min(Math.max(start, 0), statuses.length - 1));
+});
