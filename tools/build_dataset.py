@@ -12,6 +12,7 @@ from rich.table import Table
 from sage_trl.command_line import run_tool, seed_number
 from sage_trl.data.building import LevelCount, build_dataset
 from sage_trl.data.sources import SOURCES, SourceOptions, open_source
+from sage_trl.data.statistics_report import report_statistics
 
 
 def _group_count(text: str) -> tuple[str, int]:
@@ -23,9 +24,11 @@ def _group_count(text: str) -> tuple[str, int]:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", required=True, help=f"one of {', '.join(sorted(SOURCES))}")
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--source", help=f"one of {', '.join(sorted(SOURCES))}")
+    task.add_argument("--stats", type=Path, metavar="DIR", help="count a dataset; the plot goes to --output or DIR")
     parser.add_argument("--root", type=Path, help="directory of the source's files; not needed for synthetic")
-    parser.add_argument("--output", required=True, type=Path, help="dataset directory to write")
+    parser.add_argument("--output", type=Path, help="dataset directory to write")
     parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument(
         "--groups",
@@ -40,7 +43,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--crops-per-defect", type=int, default=2, help="deep_pcb: shifted crops of each defect")
     parser.add_argument("--force", action="store_true", help="replace a dataset that is at --output")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.stats is None and arguments.output is None:
+        parser.error("the following arguments are required: --output")
+    return arguments
 
 
 def _table(counts: list[LevelCount]) -> Table:
@@ -54,6 +60,9 @@ def _table(counts: list[LevelCount]) -> Table:
 def main() -> int:
     arguments = _parse()
     console = Console(quiet=arguments.quiet)
+    if arguments.stats is not None:
+        report_statistics(arguments.stats, arguments.output, console)
+        return 0
     options = SourceOptions(
         root=arguments.root,
         seed=arguments.seed,
