@@ -55,7 +55,9 @@ def test_counts_and_lengths():
     assert lengths.histogram == {1: 6, 3: 6}
 
 
-@pytest.mark.parametrize(("text", "words"), [("Is it so?", 3), ("是，有划痕", 4), ("有a scratch。", 3), ("a - b", 2), ("", 0)])
+@pytest.mark.parametrize(
+    ("text", "words"), [("Is it so?", 3), ("是，有划痕", 4), ("有a scratch。", 3), ("a - b", 2), ("", 0)]
+)
 def test_chinese_counts_by_character(text, words):
     assert count_words(text) == words
 
