@@ -379,17 +379,25 @@ function startDrag(event, card) {
 const stages = () => document.querySelectorAll(".stage");
 const isZoomed = () => byId("zoom").ariaPressed === "true";
 
-function setZoom(zoomed, x = 0.5, y = 0.5) {
+const CLICK_SCALE = 3;
+
+// The point (x, y), in fractions of the image, stays where it is.
+function setZoom(zoomed, x = 0.5, y = 0.5, scale = null) {
   byId("zoom").ariaPressed = String(zoomed);
   for (const stage of stages()) {
     stage.classList.toggle("zoomed", zoomed);
-    stage.querySelector(".layer").style.transformOrigin = `${100 * x}% ${100 * y}%`;
+    const layer = stage.querySelector(".layer");
+    layer.style.transformOrigin = `${100 * x}% ${100 * y}%`;
+    if (scale) layer.style.setProperty("--scale", scale);
   }
 }
 
+// Brings the first defect to the middle, as large as fits.
 function toggleZoom() {
-  const [x1, y1, x2, y2] = question.defects[0]?.box ?? [0, 0, 1, 1];
-  setZoom(!isZoomed(), (x1 + x2) / 2, (y1 + y2) / 2);
+  const [x1, y1, x2, y2] = question.defects[0]?.box ?? [0.25, 0.25, 0.75, 0.75];
+  const scale = Math.min(Math.max(0.7 / Math.max(x2 - x1, y2 - y1), 1.2), 6);
+  const fixed = (centre) => Math.min(Math.max((scale * centre - 0.5) / (scale - 1), 0), 1);
+  setZoom(!isZoomed(), fixed((x1 + x2) / 2), fixed((y1 + y2) / 2), scale);
 }
 
 function toggleBoxes() {
@@ -404,7 +412,7 @@ function pointIn(stage, event) {
 }
 
 for (const stage of stages()) {
-  stage.addEventListener("click", (event) => setZoom(!isZoomed(), ...pointIn(stage, event)));
+  stage.addEventListener("click", (event) => setZoom(!isZoomed(), ...pointIn(stage, event), CLICK_SCALE));
   stage.addEventListener("pointermove", (event) => isZoomed() && setZoom(true, ...pointIn(stage, event)));
 }
 
