@@ -30,7 +30,7 @@ def _parse() -> argparse.Namespace:
     task.add_argument("--stats", type=Path, metavar="DIR", help="count a dataset; the plot goes to --output or DIR")
     task.add_argument("--from-hub", metavar="NAME", help="a dataset that --push-to-hub published")
     parser.add_argument("--root", type=Path, help="directory of the source's files; not needed for synthetic")
-    parser.add_argument("--output", type=Path, help="dataset directory to write")
+    parser.add_argument("--output", type=Path, help="dataset directory to write, or to publish")
     parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument(
         "--groups",
@@ -49,7 +49,7 @@ def _parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if not (arguments.source or arguments.stats or arguments.from_hub or arguments.push_to_hub):
         parser.error("one of the arguments --source --stats --from-hub --push-to-hub is required")
-    if arguments.stats is None and arguments.output is None:
+    if arguments.output is None and (arguments.stats is None or arguments.push_to_hub):
         parser.error("the following arguments are required: --output")
     return arguments
 

@@ -48,7 +48,7 @@ def main() -> int:
         console.print(f"accepted {applied.accepted} ({applied.changed} of them changed), rejected {applied.rejected}")
         console.print(f"not reviewed, as they were: {applied.untouched}")
         _note_ignored(console, applied.ignored)
-        console.print(f"written: {arguments.apply} ({applied.groups} groups); its facts went along, its scores did not")
+        console.print(f"written: {arguments.apply} ({applied.groups} groups); facts go along, scores do not")
         return 0
     try:
         from sage_trl.review.server import ReviewServer  # noqa: PLC0415

@@ -15,7 +15,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from sage_trl.data.dataset import read_ad_pl
+from sage_trl.data.dataset import read_ad_pl, read_info, write_ad_pl
+from sage_trl.records import Inspection
 from sage_trl.storage import read_json, write_json
 from tests.conftest import REPOSITORY
 from tests.evaluation.small_ad_pl import write_small_ad_pl
@@ -75,6 +76,7 @@ def header(hub) -> dict:
     return yaml.safe_load(hub.repositories[STORED].files["README.md"].decode().split("---")[1])
 
 
+@pytest.mark.slow
 def test_there_and_back_without_the_loss_of_a_byte(build, hub, ad_pl, tmp_path):
     pushed = push(build, ad_pl)
     assert pushed.returncode == 0, pushed.stderr
@@ -126,6 +128,7 @@ def test_the_datasets_library_alone_reads_it(build, hub, ad_pl, tmp_path):
     assert result.stdout.split("\n")[0] == "4 g3 (16, 16) None True [0.1, 0.1, 0.3, 0.3] CC0"
 
 
+@pytest.mark.slow
 def test_images_of_unknown_licences_stay_at_home_and_are_found_by_hash(build, hub, ad_pl, tmp_path):
     set_licence(ad_pl, "research only")
     pushed = push(build, ad_pl)
@@ -167,9 +170,6 @@ def test_images_of_unknown_licences_stay_at_home_and_are_found_by_hash(build, hu
 def test_a_split_that_is_gone_leaves_the_repository(build, hub, ad_pl):
     assert push(build, ad_pl).returncode == 0
     rows = [json.loads(line) for line in (ad_pl / "ad_pl.jsonl").read_text().splitlines()][:4]
-    from sage_trl.data.dataset import read_info, write_ad_pl
-    from sage_trl.records import Inspection
-
     write_ad_pl(ad_pl, [Inspection.model_validate(row) for row in rows], read_info(ad_pl))
     (ad_pl / "facts.jsonl").unlink()
     result = push(build, ad_pl)
@@ -195,7 +195,12 @@ def test_refusals(build, hub, ad_pl, tmp_path):
         assert result.returncode == 2 and said in result.stderr and "Traceback" not in result.stderr
     bad = build("--output", ad_pl, "--push-to-hub", "a/b/c")
     assert bad.returncode == 2 and "OWNER/NAME" in bad.stderr
-    assert build("--output", tmp_path / "x").returncode == 2
+    for incomplete in (
+        ("--output", tmp_path / "x"),
+        ("--push-to-hub", NAME),
+        ("--stats", ad_pl, "--push-to-hub", NAME),
+    ):
+        assert build(*incomplete).returncode == 2
     facts = ad_pl / "facts.jsonl"
     facts.write_text(facts.read_text().replace("They get stained.", f"See {TOKEN} here."))
     leaking = push(build, ad_pl, "--public")

@@ -129,7 +129,7 @@ async function show(index) {
   }
   history.replaceState(null, "", `#${index + 1}`);
   render();
-  prefetch(index + question.group.size);
+  prefetch(question.group.first + question.group.size);
 }
 
 async function go(index) {
@@ -151,9 +151,9 @@ async function decide(action) {
   else speak("Every question is reviewed.");
 }
 
+// The next part's test image; whether it has a reference is not known yet.
 function prefetch(index) {
-  if (index >= statuses.length) return;
-  for (const kind of ["test", "reference"]) new Image().src = imageAddress(index, kind);
+  if (index < statuses.length) new Image().src = imageAddress(index, "test");
 }
 
 // ---- Drawing
