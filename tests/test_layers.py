@@ -15,7 +15,7 @@ LAYERS = [
     {"trees"},
     {"preferences", "models", "run_record"},
     {"data"},
-    {"judge", "facts"},
+    {"judge", "facts", "review"},
     {"trainer", "evaluation"},
     {"recipe", "publishing"},
     {"model_building", "recording"},

@@ -12,6 +12,8 @@ from rich.table import Table
 from sage_trl.command_line import run_tool, seed_number
 from sage_trl.data.building import LevelCount, build_dataset
 from sage_trl.data.sources import SOURCES, SourceOptions, open_source
+from sage_trl.data.statistics_report import report_statistics
+from sage_trl.publishing.dataset_command import add_sharing_options, fetch_from_hub, push_to_hub
 
 
 def _group_count(text: str) -> tuple[str, int]:
@@ -23,9 +25,12 @@ def _group_count(text: str) -> tuple[str, int]:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", required=True, help=f"one of {', '.join(sorted(SOURCES))}")
+    task = parser.add_mutually_exclusive_group()
+    task.add_argument("--source", help=f"one of {', '.join(sorted(SOURCES))}")
+    task.add_argument("--stats", type=Path, metavar="DIR", help="count a dataset; the plot goes to --output or DIR")
+    task.add_argument("--from-hub", metavar="NAME", help="a dataset that --push-to-hub published")
     parser.add_argument("--root", type=Path, help="directory of the source's files; not needed for synthetic")
-    parser.add_argument("--output", required=True, type=Path, help="dataset directory to write")
+    parser.add_argument("--output", type=Path, help="dataset directory to write, or to publish")
     parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument(
         "--groups",
@@ -40,7 +45,13 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--crops-per-defect", type=int, default=2, help="deep_pcb: shifted crops of each defect")
     parser.add_argument("--force", action="store_true", help="replace a dataset that is at --output")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    return parser.parse_args()
+    add_sharing_options(parser)
+    arguments = parser.parse_args()
+    if not (arguments.source or arguments.stats or arguments.from_hub or arguments.push_to_hub):
+        parser.error("one of the arguments --source --stats --from-hub --push-to-hub is required")
+    if arguments.output is None and (arguments.stats is None or arguments.push_to_hub):
+        parser.error("the following arguments are required: --output")
+    return arguments
 
 
 def _table(counts: list[LevelCount]) -> Table:
@@ -54,6 +65,18 @@ def _table(counts: list[LevelCount]) -> Table:
 def main() -> int:
     arguments = _parse()
     console = Console(quiet=arguments.quiet)
+    if arguments.stats is not None:
+        report_statistics(arguments.stats, arguments.output, console)
+    if arguments.source is not None:
+        _build(arguments, console)
+    if arguments.from_hub is not None:
+        fetch_from_hub(arguments, console)
+    if arguments.push_to_hub is not None:
+        push_to_hub(arguments, console)
+    return 0
+
+
+def _build(arguments: argparse.Namespace, console: Console) -> None:
     options = SourceOptions(
         root=arguments.root,
         seed=arguments.seed,
@@ -77,7 +100,6 @@ def main() -> int:
     console.print(f"groups: {', '.join(f'{split} {number}' for split, number in info.splits.items())}", soft_wrap=True)
     console.print(f"licence: {info.licence}", soft_wrap=True)
     console.print(f"written: {arguments.output}", soft_wrap=True)
-    return 0
 
 
 if __name__ == "__main__":

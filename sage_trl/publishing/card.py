@@ -80,10 +80,10 @@ def render_card(facts: CardFacts) -> str:
     record = facts.record
     stages = () if record is None else record.stages
     return (
-        _environment()
+        card_environment()
         .get_template(TEMPLATE)
         .render(
-            front_matter=_yaml(_front_matter(facts)),
+            front_matter=to_yaml(_front_matter(facts)),
             title=facts.repo_id.rpartition("/")[2],
             repo_id=facts.repo_id,
             base_model=_base_model(record),
@@ -103,7 +103,8 @@ def render_card(facts: CardFacts) -> str:
     )
 
 
-def _environment() -> Environment:
+def card_environment() -> Environment:
+    """For the templates of cards; `cell` fits a value into a table, `yaml` into a header."""
     # Markdown, not HTML: escaping would spoil it, and every value comes from the user's own files.
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -113,7 +114,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cell": _cell, "yaml": _yaml}
+    environment.filters |= {"cell": _cell, "yaml": to_yaml}
     return environment
 
 
@@ -215,5 +216,6 @@ def _cell(text: object) -> str:
     return str(text).replace("|", r"\|").replace("\n", " ")
 
 
-def _yaml(value: Any) -> str:
+def to_yaml(value: Any) -> str:
+    """A value as the header of a card holds it."""
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import get_token
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sage_trl.errors import RecipeError
 from sage_trl.evaluation.report import METRICS_FILE, read_metrics
@@ -27,7 +25,7 @@ from sage_trl.publishing.files import (
     is_adapter,
 )
 from sage_trl.publishing.scanning import refuse_findings, secrets_of_this_process
-from sage_trl.publishing.upload import Hub, Upload, UploadOptions
+from sage_trl.publishing.upload import Hub, Upload, UploadOptions, check_repo_id
 from sage_trl.run_record import INFERENCE_FILE, RUN_FILE, read_run_record
 from sage_trl.storage import read_json
 
@@ -88,7 +86,7 @@ def prepared(options: PublishOptions, repo_id: str) -> Iterator[Publication]:
         DataError: no finished model, a faulty record, or a secret or local path in a file.
         RecipeError: a name that the hub does not take, or `merged` for a whole model.
     """
-    _check_name(repo_id)
+    check_repo_id(repo_id)
     with _model_directory(options) as directory:
         collected = {file.name: file for file in collect_files(directory)}
         files = {**collected, **_rewritten(options, directory, set(collected))}
@@ -108,20 +106,13 @@ def publish(options: PublishOptions, announce: Callable[[Publication], None]) ->
     Raises:
         SageError: see `prepared` and `Hub`.
     """
-    _check_name(options.repo_id)
+    check_repo_id(options.repo_id)
     message = options.message or f"Publish {options.run.resolve().name}"
     hub = Hub(UploadOptions(options.repo_id, options.public, message, options.timeout, options.command))
     repo_id = hub.full_name()
     with prepared(options, repo_id) as publication:
         announce(publication)
         return hub.upload(repo_id, publication.files)
-
-
-def _check_name(repo_id: str) -> None:
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise RecipeError(f"--repo-id {repo_id!r}: {error}\n  remedy: write NAME or OWNER/NAME") from None
 
 
 @contextmanager

@@ -5,25 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import httpx2
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
+    DatasetInfo,
     HfApi,
     ModelInfo,
     get_token,
     is_offline_mode,
     set_client_factory,
 )
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sage_trl.errors import CredentialsError, HubError, RecipeError
 from sage_trl.publishing.files import ADAPTER_CONFIG, WEIGHTS, UploadFile, matches
 from sage_trl.publishing.hub_errors import explained
 
 MAIN = "main"
+RepositoryInfo = ModelInfo | DatasetInfo
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class UploadOptions:
         message: of the commit.
         timeout: seconds that the hub may stay silent.
         retry: the command that tries again, for messages.
+        repo_type: kind of the repository.
+        replaced: patterns of files that are deleted where the new upload does not have them.
     """
 
     repo_id: str
@@ -43,6 +49,8 @@ class UploadOptions:
     message: str
     timeout: float
     retry: str
+    repo_type: Literal["model", "dataset"] = "model"
+    replaced: tuple[str, ...] = (*WEIGHTS, ADAPTER_CONFIG)
 
 
 @dataclass(frozen=True)
@@ -91,8 +99,8 @@ class Hub:
     def upload(self, repo_id: str, files: Sequence[UploadFile]) -> Upload:
         """Create the repository if need be, send what differs in one commit, and check that it arrived.
 
-        Weights of an earlier upload that this model does not have are deleted in the same commit: a loader might take
-        them for the model.
+        What `UploadOptions.replaced` names of an earlier upload and this one does not have is deleted in the same
+        commit: a loader might take old weights for the model.
 
         Args:
             repo_id: `owner/name`.
@@ -106,7 +114,7 @@ class Hub:
             info = self._open(repo_id)
             remote = _by_name(info)
             sent = [file for file in files if not _is_there(file, remote)]
-            deleted = _stale(remote, files)
+            deleted = _stale(remote, files, self._options.replaced)
             commit = None
             if sent or deleted:
                 commit = self._commit(repo_id, sent, deleted, parent=None if info is None else info.sha)
@@ -114,7 +122,7 @@ class Hub:
         going = {file.name for file in sent}
         return Upload(
             repo_id=repo_id,
-            url=f"{self._api.endpoint}/{repo_id}",
+            url=f"{self._api.endpoint}/{'datasets/' if self._options.repo_type == 'dataset' else ''}{repo_id}",
             is_private=not self._options.public if info is None else bool(info.private),
             sent=tuple(file.name for file in sent),
             deleted=tuple(deleted),
@@ -122,14 +130,14 @@ class Hub:
             commit=commit,
         )
 
-    def _open(self, repo_id: str) -> ModelInfo | None:
+    def _open(self, repo_id: str) -> RepositoryInfo | None:
         """The existing repository, or None for one made just now."""
         try:
             info = self._info(repo_id)
         except RepositoryNotFoundError as error:
             if error.response.status_code != 404:
                 raise  # the client says "not found" for 401 as well
-            self._api.create_repo(repo_id, private=not self._options.public)
+            self._api.create_repo(repo_id, repo_type=self._options.repo_type, private=not self._options.public)
             return None
         if not info.private and not self._options.public:
             raise RecipeError(
@@ -138,9 +146,10 @@ class Hub:
             )
         return info
 
-    def _info(self, repo_id: str, revision: str | None = None) -> ModelInfo:
+    def _info(self, repo_id: str, revision: str | None = None) -> RepositoryInfo:
         """With the files and their digests; this call goes without a time-out unless it is named."""
-        return self._api.model_info(repo_id, revision=revision, files_metadata=True, timeout=self._options.timeout)
+        read = self._api.model_info if self._options.repo_type == "model" else self._api.dataset_info
+        return read(repo_id, revision=revision, files_metadata=True, timeout=self._options.timeout)
 
     def _commit(self, repo_id: str, files: Iterable[UploadFile], deleted: Iterable[str], parent: str | None) -> str:
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
@@ -148,7 +157,13 @@ class Hub:
             *(CommitOperationAdd(file.name, file.content) for file in files),
         ]
         # Against the commit that was compared with, so that a change in between is a conflict and not overwritten.
-        done = self._api.create_commit(repo_id, operations, commit_message=self._options.message, parent_commit=parent)
+        done = self._api.create_commit(
+            repo_id,
+            operations,
+            commit_message=self._options.message,
+            parent_commit=parent,
+            repo_type=self._options.repo_type,
+        )
         return str(done.oid)
 
     def _check(self, repo_id: str, sent: Iterable[UploadFile], commit: str) -> None:
@@ -161,7 +176,19 @@ class Hub:
             )
 
 
-def _by_name(info: ModelInfo | None) -> dict[str, RepoSibling]:
+def check_repo_id(repo_id: str) -> None:
+    """Refuse a name that the hub would not take.
+
+    Raises:
+        RecipeError: names it and the reason.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise RecipeError(f"repository {repo_id!r}: {error}\n  remedy: write NAME or OWNER/NAME") from None
+
+
+def _by_name(info: RepositoryInfo | None) -> dict[str, RepoSibling]:
     return {} if info is None else {sibling.rfilename: sibling for sibling in info.siblings or []}
 
 
@@ -172,6 +199,6 @@ def _is_there(file: UploadFile, remote: Mapping[str, RepoSibling]) -> bool:
     return found.blob_id == file.git_blob_id() if found.lfs is None else found.lfs.sha256 == file.sha256()
 
 
-def _stale(remote: Iterable[str], files: Sequence[UploadFile]) -> list[str]:
+def _stale(remote: Iterable[str], files: Sequence[UploadFile], patterns: Iterable[str]) -> list[str]:
     names = {file.name for file in files}
-    return sorted(name for name in remote if matches(name, (*WEIGHTS, ADAPTER_CONFIG)) and name not in names)
+    return sorted(name for name in remote if matches(name, patterns) and name not in names)

@@ -1,4 +1,4 @@
-"""A hub on this machine: the part of its HTTP API that huggingface_hub uses to publish and to download a model."""
+"""A hub on this machine: the part of its HTTP API that huggingface_hub uses to publish and to download."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 OWNER = "me"
+LARGE = (".safetensors", ".parquet")
 TOKEN = "hf" + "_" + "dummy"
 
 
@@ -51,7 +52,7 @@ class FakeHub:
     """The state of the server.
 
     Attributes:
-        repositories: by full name.
+        repositories: by full name, datasets as `datasets/OWNER/NAME`.
         large: contents by SHA-256, as the storage of large files holds them.
         requests: how often each step was called; `log` holds method and path of every request in order.
         fault: what goes wrong, if anything.
@@ -153,8 +154,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200 if is_whole else 404, {})
         elif path.endswith(".git/info/lfs/objects/batch"):
             self._batch(json.loads(body))
-        elif parts[:2] == ["api", "models"] and len(parts) >= 4:
-            self._model("/".join(parts[2:4]), parts[4:], body)
+        elif parts[0] == "api" and parts[1] in ("models", "datasets") and len(parts) >= 4:
+            self._repository("datasets/" * (parts[1] == "datasets") + "/".join(parts[2:4]), parts[4:], body)
+        elif len(parts) >= 6 and parts[0] == "datasets" and parts[3] == "resolve":
+            self._resolve("/".join(parts[:3]), "/".join(parts[5:]))
         elif len(parts) >= 5 and parts[2] == "resolve":
             self._resolve("/".join(parts[:2]), "/".join(parts[4:]))
         else:
@@ -162,18 +165,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, wish: dict[str, Any]) -> None:
         name = f"{wish.get('organization') or OWNER}/{wish['name']}"
+        if wish.get("type") == "dataset":
+            name = f"datasets/{name}"
         if name in self.hub.repositories:
             self._send(409, {"error": "You already created this model repo"})
             return
         self.hub.repositories[name] = Repository(private=wish.get("visibility") == "private")
         self._send(200, {"url": f"{self.hub.url}/{name}", "name": name})
 
-    def _model(self, name: str, rest: list[str], body: bytes) -> None:
+    def _repository(self, name: str, rest: list[str], body: bytes) -> None:
         repository = self.hub.repositories.get(name)
         if repository is None:
             self._send(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
         elif not rest or rest[0] == "revision":
-            info = {"id": name, "sha": repository.head, "private": repository.private}
+            info = {"id": name.removeprefix("datasets/"), "sha": repository.head, "private": repository.private}
             siblings = [_sibling(path, content) for path, content in repository.files.items()]
             self._send(200, {**info, "siblings": siblings, "tags": [], "downloads": 0})
         elif rest[0] == "tree" and len(rest) == 2:
@@ -189,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
         files = []
         for file in wish["files"]:
             content = repository.files.get(file["path"])
-            is_large = file["path"].endswith(".safetensors")
+            is_large = file["path"].endswith(LARGE)
             known = (
                 None if content is None else hashlib.sha256(content).hexdigest() if is_large else git_blob_id(content)
             )
@@ -275,7 +280,7 @@ def _entry(path: str, content: bytes) -> dict[str, Any]:
 
 def _sibling(path: str, content: bytes) -> dict[str, Any]:
     entry: dict[str, Any] = {"rfilename": path, "size": len(content), "blobId": git_blob_id(content)}
-    if path.endswith(".safetensors"):
+    if path.endswith(LARGE):
         oid = hashlib.sha256(content).hexdigest()
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(content)}\n".encode()
         entry["blobId"] = git_blob_id(pointer)
