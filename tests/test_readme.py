@@ -92,7 +92,7 @@ def test_the_real_path_and_the_python_code_run(photos, stock, workplace, hub):
 
     shown = [command for command in commands() if command[0] != "make"]
     assert {Path(word).name for command in shown for word in command if word.startswith("tools/")} == {
-        *("build_dataset.py", "check_dataset.py", "generate_facts.py", "train.py", "score_mle.py", "evaluate.py"),
+        *("build_dataset.py", "check.py", "generate_facts.py", "train.py", "score_mle.py", "evaluate.py"),
         *("merge.py", "publish.py"),
     }
     for command in shown:

@@ -9,6 +9,7 @@ import torch
 
 from sage_trl.evaluation.controls import Row
 from sage_trl.models.encoding import encode_prompts
+from sage_trl.models.prompt import FactUse
 
 
 class ModelReplyGenerator:
@@ -18,25 +19,23 @@ class ModelReplyGenerator:
         model: a loaded model, on the device where it shall run; put into evaluation mode.
         processor: its processor, as `load_pretrained` returns it.
         max_new_tokens: longest reply in tokens; a longer one is cut.
-        use_facts: give the rows' facts to the model.
+        facts: what becomes of the rows' facts.
         reference_in_prompt: show the reference as an image of the prompt, with wording that makes it the baseline.
     """
 
     def __init__(
-        self, model: Any, processor: Any, max_new_tokens: int, use_facts: bool, reference_in_prompt: bool
+        self, model: Any, processor: Any, max_new_tokens: int, facts: FactUse, reference_in_prompt: bool
     ) -> None:
         self._model = model.eval()
         self._processor = processor
-        self._use_facts = use_facts
+        self._facts = facts
         self._reference_in_prompt = reference_in_prompt
         self._config = _greedy_config(model, max_new_tokens)
 
     @torch.inference_mode()
     def __call__(self, rows: list[Row]) -> list[str]:
         """Reply to rows with decoded images; see `questions.EvaluationQuestion` for their fields."""
-        batch = encode_prompts(
-            self._processor, rows, use_facts=self._use_facts, reference_in_prompt=self._reference_in_prompt
-        )
+        batch = encode_prompts(self._processor, rows, facts=self._facts, reference_in_prompt=self._reference_in_prompt)
         batch = {name: self._to_model(value) for name, value in batch.items()}
         prompt_length = batch["input_ids"].shape[1]
         output = self._model.generate(**batch, generation_config=self._config)

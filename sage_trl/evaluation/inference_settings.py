@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers.utils import cached_file
 
 from sage_trl.models.checkpoints import is_plain_model
+from sage_trl.models.prompt import FactUse
 from sage_trl.records import Record, parse_record
 from sage_trl.run_record import INFERENCE_FILE
 from sage_trl.storage import content_key, file_sha256, read_json
@@ -19,7 +20,7 @@ _NOT_THE_MODEL = frozenset({"trainer_state.json", "train_results.json", "all_res
 class InferenceSettings(Record):
     """What the trainer notes beside a model, because a model answers best with the input it was trained on."""
 
-    use_facts: bool = True
+    facts: FactUse = "fusion"
     reference_in_prompt: bool = False
     stage: str | None = None
 
@@ -48,7 +49,7 @@ def read_inference_settings(model: str) -> InferenceSettings:
     if path.is_file():
         return parse_record(InferenceSettings, read_json(path), path)
     plain = is_plain_model(model)
-    return InferenceSettings(use_facts=not plain, reference_in_prompt=plain)
+    return InferenceSettings(facts="none" if plain else "fusion", reference_in_prompt=plain)
 
 
 def model_fingerprint(model: str, revision: str | None = None) -> str:

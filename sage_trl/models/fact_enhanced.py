@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from sage_trl.models.fusion_attention import ComparisonPatches, FusionAttention, FusionLinear, comparison_patches
+from sage_trl.models.prompt import FACT_TOKEN
 from sage_trl.trees.tree_attention import SPLIT_ATTENTION, dense_mask, split_trees
 
-FACT_TOKEN = "<fact>"
 REFERENCE_PREFIX = "reference_"
 FACT_INPUTS = ("fact_input_ids", "fact_attention_mask", "reference_mask", "tree_spans")
 

@@ -20,10 +20,10 @@ def model_directory(path: Path, weights: bytes = b"weights") -> Path:
 
 
 def test_settings_are_read(tmp_path: Path) -> None:
-    write_json(tmp_path / "sage_inference.json", {"use_facts": False, "reference_in_prompt": True, "stage": "sft"})
+    write_json(tmp_path / "sage_inference.json", {"facts": "none", "reference_in_prompt": True, "stage": "sft"})
 
     assert read_inference_settings(str(tmp_path)) == InferenceSettings(
-        use_facts=False, reference_in_prompt=True, stage="sft"
+        facts="none", reference_in_prompt=True, stage="sft"
     )
 
 
@@ -33,10 +33,10 @@ def test_without_a_note_only_a_fact_enhanced_model_takes_facts(tmp_path: Path, m
 
     settings = read_inference_settings(str(tmp_path))
 
-    assert settings == InferenceSettings(use_facts=not is_plain, reference_in_prompt=is_plain)
+    assert settings == InferenceSettings(facts="none" if is_plain else "fusion", reference_in_prompt=is_plain)
 
 
-@pytest.mark.parametrize("content", [{"use_facts": "yes"}, {"use_fact": True}, []])
+@pytest.mark.parametrize("content", [{"facts": "yes"}, {"fact": "hard"}, []])
 def test_a_malformed_note_is_refused(tmp_path: Path, content: Any) -> None:
     write_json(tmp_path / "sage_inference.json", content)
 

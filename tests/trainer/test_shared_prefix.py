@@ -168,14 +168,14 @@ def test_every_loss_on_the_margin_is_the_stock_trainer_s(loss_type, tmp_path):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-@pytest.mark.parametrize("use_facts", [True, False])
-def test_sfe_on_trees_is_the_stock_trainer_s_step(name, use_facts, tmp_path):
+@pytest.mark.parametrize("facts", ["fusion", "hard", "none"])
+def test_sfe_on_trees_is_the_stock_trainer_s_step(name, facts, tmp_path):
     policy, _, processor = load(name, tmp_path)
     rows = [{**one, "completion": one["rejected"]} for one in mixed_groups()]
     # The same answer in two rows counts twice.
     rows.append(rows[0])
     dataset = Dataset.from_list(rows)
-    args = SFEConfig(str(tmp_path), use_facts=use_facts, reference_dropout=0.0, **COMMON)
+    args = SFEConfig(str(tmp_path), facts=facts, reference_dropout=0.0, **COMMON)
     trainer = SFETrainer(copy.deepcopy(policy), args, train_dataset=dataset, processing_class=processor)
     batch = trainer.data_collator(rows)
     assert "tree_spans" in batch
@@ -188,7 +188,7 @@ def test_sfe_on_trees_is_the_stock_trainer_s_step(name, use_facts, tmp_path):
     )
     for key, parameter in stock.model.named_parameters():
         parameter.requires_grad_(trainer.model.get_parameter(key).requires_grad)
-    plain = SFECollator(processor, use_facts=use_facts)(rows)
+    plain = SFECollator(processor, facts=facts)(rows)
     assert_equal_steps(ours, loss_and_gradients(stock, plain))
     # The `Trainer` normalises by the labels it counts.
     assert (batch["labels"] != -100).sum() == (plain["labels"] != -100).sum()
@@ -201,7 +201,7 @@ def test_a_reference_in_the_prompt_and_earlier_turns(tmp_path):
         row(0, prompt=question_messages(QUESTIONS[index], turns[:index]), completion=assistant(ANSWERS[index]))
         for index in range(3)
     ]
-    options = {"use_facts": False, "reference_in_prompt": True}
+    options = {"facts": "none", "reference_in_prompt": True}
     losses = []
     for shared in (True, False):
         args = SFEConfig(str(tmp_path), shared_prefix=shared, reference_dropout=0.0, **options, **COMMON)
