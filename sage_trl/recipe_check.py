@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import cached_file
 
-from sage_trl.data.checks.findings import Finding, Report, error, from_exception, in_order
+from sage_trl.data.checks.findings import Finding, Report, error, from_exception, in_order, show
 from sage_trl.data.checks.pictures import Progress
-from sage_trl.data.dataset import SCORES_FILE
+from sage_trl.data.dataset import SCORES_FILE, read_ad_pl
 from sage_trl.data.rows import PairCounts
 from sage_trl.data.validation import examine_dataset
 from sage_trl.errors import DataError, RecipeError, SageError
@@ -49,14 +49,21 @@ class _Check:
 
     def add(self, kind: str, key: str, value: Any, problem: str, remedy: str) -> None:
         """A fault of one recipe key."""
-        self.findings.append(error(kind, self.path, problem, remedy, field=key, value=value))
+        line = self._line_of(key)
+        self.findings.append(error(kind, self.path, problem, remedy, line=line, field=key, value=value))
 
     def add_exception(self, kind: str, fault: SageError, key: str | None = None, value: Any = None) -> None:
         """A fault that a step of the training would end with."""
         found = from_exception(kind, fault, self.path)
-        if key is not None and found.field is None:
-            found = dataclasses.replace(found, field=key, value=str(value))
+        if key is not None:
+            place = {"path": str(self.path), "line": self._line_of(key), "field": key, "value": show(value)}
+            found = dataclasses.replace(found, **place)
         self.findings.append(found)
+
+    def _line_of(self, key: str) -> int | None:
+        """Where the recipe sets a key; None if a default or the command line does."""
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((number for number, line in enumerate(lines, 1) if line.startswith(f"{key}:")), None)
 
     def report(self) -> Report:
         return Report(str(self.path), in_order(self.findings), self.counts)
@@ -78,7 +85,8 @@ def check_recipe(path: Path, overrides: Sequence[str], progress: Progress) -> Re
         recipe = load_recipe(path, [*overrides, *OVERRIDES])
     except RecipeError as fault:
         for message in re.split(r"\n(?! )", str(fault)):
-            check.add_exception("recipe", RecipeError(message))
+            named = re.search(r"'(\w+)'", message)
+            check.add_exception("recipe", RecipeError(message), named and named[1])
         return check.report()
     _check_output(recipe, check)
     _check_hub(recipe, check)
@@ -86,7 +94,12 @@ def check_recipe(path: Path, overrides: Sequence[str], progress: Progress) -> Re
     progress("model and memory", 0, None)
     model, processor = _check_model(recipe, check) if is_sound or recipe.run.model != TINY_MODEL else (None, None)
     if is_sound and model is not None:
-        rows = load_rows(recipe, recipe.run.split, PairCounts())
+        try:
+            rows = load_rows(recipe, recipe.run.split, PairCounts())
+        except DataError as fault:
+            check.add_exception("rows", fault)
+            return check.report()
+        check.counts["rows"] = len(rows)
         _check_tokens(recipe, rows, model, processor, check)
         _check_memory_and_disk(recipe, is_adapted(model), len(rows), check)
     return check.report()
@@ -112,17 +125,24 @@ def _check_data(recipe: Recipe, check: _Check, progress: Progress) -> bool:
     )
     check.findings += report.findings
     check.counts |= report.counts
+    try:
+        ad_pl = read_ad_pl(run.dataset)
+    except DataError:
+        return False  # reported above
     is_sound = not report.errors
     for key in ("split", "validation_split"):
         split = getattr(run, key)
         if split is None:
             continue
         try:
-            check.counts[f"rows_{key}"] = len(load_rows(recipe, split, PairCounts()))
-        except SageError as fault:
-            # A fault of the dataset itself has been reported already.
-            if not report.errors:
-                check.add_exception("rows", fault, key, split)
+            chosen = ad_pl.select([split], run.datasets)
+        except DataError as fault:
+            check.add("rows", key, split, fault.problem, fault.remedy or "")
+            is_sound = False
+            continue
+        if not chosen:
+            problem = f"no group of split {split!r} is of the sources {run.datasets}"
+            check.add("rows", "datasets", run.datasets, problem, "change datasets, or set it to null for all")
             is_sound = False
     return is_sound
 
@@ -242,6 +262,9 @@ def _check_hub(recipe: Recipe, check: _Check) -> None:
     if not recipe.training.push_to_hub:
         return
     name = recipe.training.hub_model_id or Path(recipe.training.output_dir).name
+    if get_token() is None:
+        check.add("hub", "push_to_hub", True, "there is no token", "set HF_TOKEN, or run `hf auth login`")
+        return
     try:
         with explained(name, f"python tools/check.py {check.path}"):
             HfApi().whoami()

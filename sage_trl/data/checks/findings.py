@@ -78,6 +78,7 @@ def from_exception(kind: str, fault: SageError, path: Path | str) -> Finding:
     if isinstance(fault, DataError) and fault.path is not None:
         return Finding(kind, "error", fault.path, fault.line, None, None, fault.problem, fault.remedy or "")
     problem, _, remedy = str(fault).partition("\n  remedy: ")
+    remedy, _, _retry = remedy.partition("\n")
     return Finding(kind, "error", str(path), None, None, None, problem.removeprefix(f"{path}: "), remedy)
 
 
