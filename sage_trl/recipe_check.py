@@ -56,8 +56,8 @@ class _Check:
         """A fault that a step of the training would end with."""
         found = from_exception(kind, fault, self.path)
         if key is not None:
-            place = {"path": str(self.path), "line": self._line_of(key), "field": key, "value": show(value)}
-            found = dataclasses.replace(found, **place)
+            line = self._line_of(key)
+            found = dataclasses.replace(found, path=str(self.path), line=line, field=key, value=show(value))
         self.findings.append(found)
 
     def _line_of(self, key: str) -> int | None:

@@ -24,6 +24,7 @@ PHOTOS = "path/to/DeepPCB"
 # What makes a command short, by its tool; none of these changes what the README shows.
 SHORTER = {
     "build_dataset.py": ["--crops-per-defect", "1", "--quiet"],
+    "generate_facts.py": ["--fill", "template", "--max-new-tokens", "4", "--quiet"],
     "train.py": [
         *("--use_cpu", "true", "--max_steps", "1", "--per_device_train_batch_size", "2"),
         *("--report_to", "none", "--disable_tqdm", "true"),

@@ -13,13 +13,14 @@ from transformers.utils.logging import disable_progress_bar
 from sage_trl.data.dataset import read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
 from sage_trl.errors import DataError
-from sage_trl.evaluation.generation import ModelReplyGenerator
 from sage_trl.evaluation.harness import EvaluationRun, ModelUnderTest, evaluate
-from sage_trl.evaluation.inference_settings import InferenceSettings, model_fingerprint, read_inference_settings
+from sage_trl.evaluation.inference_settings import InferenceSettings, read_inference_settings
 from sage_trl.evaluation.predictions import Control, Setting, results_key
 from sage_trl.evaluation.report import Results, merge_metrics
 from sage_trl.judge.scorer import open_judge
 from sage_trl.models.checkpoints import load_pretrained
+from sage_trl.models.fingerprint import model_fingerprint
+from sage_trl.models.generation import ModelReplyGenerator
 from sage_trl.models.prompt import FACT_SENTENCE, HARD_FACTS_SENTENCE, REFERENCE_SENTENCE, TEST_SENTENCE, FactUse
 from sage_trl.records import FactSet
 

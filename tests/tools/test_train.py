@@ -66,7 +66,7 @@ def dataset(tmp_path_factory) -> Path:
     groups = ("train=8", "validation=3", "test=3", "unseen=0")
     for arguments in (
         ("build_dataset.py", "--source", "synthetic", "--output", directory, "--seed", 0, "--groups", *groups),
-        ("generate_facts.py", "--dataset", directory),
+        ("generate_facts.py", "--dataset", directory, "--model", "template"),
         ("score_mle.py", "--dataset", directory, "--judge", "rule"),
     ):
         result = run(*arguments)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sage_trl.evaluation.generation import ModelReplyGenerator
+from sage_trl.models.generation import ModelReplyGenerator
 from sage_trl.models.prompt import question_messages
 from sage_trl.models.tiny import TinySize, build_tiny_internvl
 

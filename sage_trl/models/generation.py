@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from sage_trl.evaluation.controls import Row
 from sage_trl.models.encoding import encode_prompts
 from sage_trl.models.prompt import FactUse
 
@@ -24,7 +24,12 @@ class ModelReplyGenerator:
     """
 
     def __init__(
-        self, model: Any, processor: Any, max_new_tokens: int, facts: FactUse, reference_in_prompt: bool
+        self,
+        model: Any,
+        processor: Any,
+        max_new_tokens: int,
+        facts: FactUse = "fusion",
+        reference_in_prompt: bool = False,
     ) -> None:
         self._model = model.eval()
         self._processor = processor
@@ -33,8 +38,8 @@ class ModelReplyGenerator:
         self._config = _greedy_config(model, max_new_tokens)
 
     @torch.inference_mode()
-    def __call__(self, rows: list[Row]) -> list[str]:
-        """Reply to rows with decoded images; see `questions.EvaluationQuestion` for their fields."""
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Reply to rows with decoded images; see `encode_prompts` for their fields."""
         batch = encode_prompts(self._processor, rows, facts=self._facts, reference_in_prompt=self._reference_in_prompt)
         batch = {name: self._to_model(value) for name, value in batch.items()}
         prompt_length = batch["input_ids"].shape[1]
