@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -32,16 +34,16 @@ BATCH = 32
 
 
 def build(directory: Path, share: float, size: int) -> None:
-    """Images as JPEG of photographic entropy, questions by the rule author, one or two groups to a test image."""
+    """Images as JPEG, questions by the rule author, one or two groups to a test image."""
     references, tests, groups = (max(10, round(count * share)) for count in (REFERENCES, TEST_IMAGES, GROUPS))
     for number in range(references):
-        _save_photo(directory / f"images/reference_{number:04}.jpg", number, number, size)
+        _save_photo(directory / f"images/reference_{number:04}.jpg", number, size)
     scenes = []
     for number in range(groups):
         image = number % tests
         reference = image % references
         if number < tests:
-            _save_photo(directory / f"images/test_{image:04}.jpg", 1_000_000 + image, reference, size)
+            _save_photo(directory / f"images/test_{image:04}.jpg", 1_000_000 + image, size)
         box = (0.1 * (image % 7) + 0.05, 0.1 * (image % 5) + 0.05, 0.1 * (image % 7) + 0.2, 0.1 * (image % 5) + 0.2)
         defects = (Defect(type=TYPES[image % len(TYPES)], box=box),) if image % 2 else ()
         scenes.append(
@@ -59,14 +61,20 @@ def build(directory: Path, share: float, size: int) -> None:
     write_ad_pl(directory, author_inspections(scenes, 0), info)
 
 
-def _save_photo(path: Path, seed: int, kind: int, size: int) -> None:
-    """A picture with shading, blobs as large as details, and sensor noise: about 0.25 bytes a pixel as a JPEG."""
+@lru_cache(maxsize=1)
+def _surface(size: int) -> NDArray[np.uint8]:
+    """Details and sensor noise, about 0.3 bytes a pixel as a JPEG."""
+    rng = np.random.default_rng(0)
+    details = Image.fromarray(rng.integers(0, 256, (size // 8, size // 8, 3), dtype=np.uint8)).resize((size, size))
+    noise = rng.integers(0, 16, (size, size, 1), dtype=np.uint8)
+    return (np.asarray(details) >> 1) + noise
+
+
+def _save_photo(path: Path, seed: int, size: int) -> None:
+    """A picture with shading and a surface of its own; no two are alike."""
     rng = np.random.default_rng(seed)
-    coarse = np.random.default_rng(kind).integers(0, 256, (12, 12, 3), dtype=np.uint8)
-    fine = rng.integers(0, 256, (size // 8, size // 8, 3), dtype=np.uint8)
-    layers = [np.asarray(Image.fromarray(one).resize((size, size)), dtype=np.int16) for one in (coarse, fine)]
-    noise = rng.integers(-8, 9, (size, size, 1), dtype=np.int16)
-    pixels = np.clip((3 * layers[0] + layers[1]) // 4 + noise, 0, 255).astype(np.uint8)
+    shading = Image.fromarray(rng.integers(0, 112, (6, 6, 3), dtype=np.uint8)).resize((size, size))
+    pixels = np.roll(_surface(size), rng.integers(0, size, 2), axis=(0, 1)) + np.asarray(shading)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, quality=90)
 

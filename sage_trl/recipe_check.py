@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from huggingface_hub import HfApi, get_token
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import cached_file
 
@@ -129,22 +130,19 @@ def _check_data(recipe: Recipe, check: _Check, progress: Progress) -> bool:
         ad_pl = read_ad_pl(run.dataset)
     except DataError:
         return False  # reported above
-    is_sound = not report.errors
-    for key in ("split", "validation_split"):
-        split = getattr(run, key)
-        if split is None:
-            continue
+    splits = {"split": run.split, "validation_split": run.validation_split}
+    chosen: dict[str, tuple[Any, Any]] = {key: ([split], None) for key, split in splits.items() if split is not None}
+    known = len(check.findings)
+    for key, choice in {**chosen, "datasets": (None, run.datasets)}.items():
         try:
-            chosen = ad_pl.select([split], run.datasets)
+            ad_pl.select(*choice)
         except DataError as fault:
-            check.add("rows", key, split, fault.problem, fault.remedy or "")
-            is_sound = False
-            continue
-        if not chosen:
-            problem = f"no group of split {split!r} is of the sources {run.datasets}"
+            check.add("rows", key, getattr(run, key), fault.problem, fault.remedy or "")
+    for split, _ in chosen.values() if len(check.findings) == known else ():
+        if not ad_pl.select(split, run.datasets):
+            problem = f"no group of split {split[0]!r} is of these sources"
             check.add("rows", "datasets", run.datasets, problem, "change datasets, or set it to null for all")
-            is_sound = False
-    return is_sound
+    return not report.errors and len(check.findings) == known
 
 
 def _check_model(recipe: Recipe, check: _Check) -> tuple[Any, Any]:
@@ -177,9 +175,9 @@ def _missing_weights(name: str, revision: str | None) -> tuple[str, str] | None:
     needed = sum(one.size or 0 for one in siblings if one.rfilename.endswith(".safetensors"))
     if not needed:
         return "the repository has no *.safetensors", "choose another model or revision"
-    free = shutil.disk_usage(Path.home()).free
+    free = shutil.disk_usage(_existing(Path(HF_HUB_CACHE))).free
     if needed > free:
-        return f"its weights take {_gib(needed)}, and {_gib(free)} are free at home", "free space, or set HF_HOME"
+        return f"its weights take {_gib(needed)}, and {_gib(free)} are free", "free space, or set HF_HOME"
     return None
 
 
@@ -230,8 +228,7 @@ def _check_memory_and_disk(recipe: Recipe, is_adapter: bool, num_rows: int, chec
             )
     needed = disk_bytes(plan, recipe.training, is_adapter=is_adapter, num_rows=num_rows)
     check.counts["bytes_on_disk"] = needed
-    output = Path(recipe.training.output_dir).absolute()
-    free = shutil.disk_usage(next(one for one in (output, *output.parents) if one.is_dir())).free
+    free = shutil.disk_usage(_existing(Path(recipe.training.output_dir))).free
     if needed > free:
         problem = f"checkpoints and model take about {_gib(needed)}, and {_gib(free)} are free"
         remedy = "free space, lower save_total_limit, or save_only_model"
@@ -270,6 +267,10 @@ def _check_hub(recipe: Recipe, check: _Check) -> None:
             HfApi().whoami()
     except SageError as fault:
         check.add_exception("hub", fault, "push_to_hub", True)
+
+
+def _existing(path: Path) -> Path:
+    return next(one for one in (path.absolute(), *path.absolute().parents) if one.is_dir())
 
 
 def _gib(count: int) -> str:

@@ -62,11 +62,14 @@ def test_all_faults_of_the_keys_come_at_once(recipe: Path) -> None:
 def test_faults_of_data_model_and_machine_come_at_once(recipe: Path, model: Path, tmp_path: Path) -> None:
     (model / "model.safetensors").unlink()
     (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
-    faults = found(check(recipe, "--split", "trian", "--facts_file", str(tmp_path / "gone.jsonl")))
+    gone = str(tmp_path / "gone.jsonl")
+    report = check(recipe, "--split", "trian", "--datasets", "[mvtec]", "--facts_file", gone)
+    faults = found(report)
     assert faults.keys() == {"output", "facts-missing", "rows", "model"}
-    assert faults["rows"].field == "split" and "test, unseen" in faults["rows"].remedy
+    rows = {fault.field: fault.remedy for fault in report.errors if fault.kind == "rows"}
+    assert rows == {"split": "use one of test, unseen", "datasets": "use one of synthetic"}
     assert "no *.safetensors" in faults["model"].problem
-    assert faults["facts-missing"].path == str(tmp_path / "gone.jsonl")
+    assert faults["facts-missing"].path == gone
 
 
 def test_stage_2_needs_scores(recipe: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -97,6 +98,29 @@ def test_all_fields_of_one_row_are_named(sound: dict[str, Path], tmp_path: Path)
     assert found["test_image"].kind == "image-missing"
 
 
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("null", "record"),
+        ("[1, 2]", "record"),
+        ("7" * 5000, "record"),
+        ("[" * 100_000, "record"),
+        ('{"id": NaN}', "record"),
+        ('{"id": "\\ud800", "\\ud800": 1}', "record"),
+        ('{"test_image": "' + "x" * 5000 + '"}', "image-unreadable"),
+        ('{"test_image": "a\\u0000b\\u001b[31m"}', "image-missing"),
+        ('{"questions": [{"answers": {"a": []}}], "defects": 3, "split": []}', "record"),
+    ],
+)
+def test_lines_as_odd_as_can_be(sound: dict[str, Path], tmp_path: Path, line: str, kind: str) -> None:
+    root = Path(shutil.copytree(sound["synthetic"], tmp_path / "spoilt"))
+    with (root / "ad_pl.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(line + "\n")
+    found = [finding for finding in examine_dataset(root).findings if finding.line == 21]
+    assert kind in {finding.kind for finding in found}
+    assert all(str(finding).replace("\n", "").isprintable() for finding in found)
+
+
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(REPOSITORY / "tools" / "check.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -126,3 +150,16 @@ def test_warnings_alone_are_exit_code_0(sound: dict[str, Path], tmp_path: Path) 
 def test_mistakes_of_the_command(arguments: list[str], said: str) -> None:
     result = run(*arguments)
     assert result.returncode == 2 and said in result.stderr and "Traceback" not in result.stderr
+
+
+def test_every_kind_is_described() -> None:
+    described = set(re.findall(r"`([a-z-]+)`", (REPOSITORY / "docs" / "checks.md").read_text(encoding="utf-8")))
+    sources = [
+        *(REPOSITORY / "sage_trl" / "data" / "checks").glob("*.py"),
+        REPOSITORY / "sage_trl" / "data" / "images.py",
+    ]
+    sources += [REPOSITORY / "sage_trl" / "data" / "validation.py", REPOSITORY / "sage_trl" / "recipe_check.py"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    kinds = set(re.findall(r'(?:error|warning|from_exception|add|add_exception|of_kind|_Fault)\(\s*"([a-z-]+)"', text))
+    assert len(kinds) > 30
+    assert kinds <= described

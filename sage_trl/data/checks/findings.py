@@ -86,8 +86,13 @@ def show(value: Any) -> str | None:
     """A value as text of bounded length; None stays None."""
     if value is None:
         return None
-    text = value if isinstance(value, str) else repr(value)
+    text = printable(value) if isinstance(value, str) else ascii(value)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+
+
+def printable(text: str) -> str:
+    """The text; escaped if it holds what a terminal would not show as it is, or not at all."""
+    return text if text.isprintable() else ascii(text)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sage_trl.data.checks.findings import Finding, error
+from sage_trl.data.checks.findings import Finding, error, printable
 from sage_trl.data.checks.rows import GroupNote
 from sage_trl.data.images import ImageError, decode_image_bytes
 
@@ -69,12 +69,14 @@ def read_pictures(
 
 
 def _read(path: Path, root: Path) -> Picture | _Fault:
-    if not path.is_file():
-        return _Fault("image-missing", f"no image at {path}", "restore the image or remove the group")
-    if not path.resolve().is_relative_to(root):
-        problem = f"the link leads out of the dataset, to {path.resolve()}"
-        return _Fault("image-outside", problem, "copy the file into the dataset")
     try:
+        if not path.is_file():
+            return _Fault(
+                "image-missing", f"no image at {printable(str(path))}", "restore the image or remove the group"
+            )
+        if not path.resolve().is_relative_to(root):
+            problem = f"the link leads out of the dataset, to {path.resolve()}"
+            return _Fault("image-outside", problem, "copy the file into the dataset")
         content = path.read_bytes()
         image = decode_image_bytes(content, path)
     except ImageError as fault:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from sage_trl.data.checks.answers import answer_faults
-from sage_trl.data.checks.findings import Finding, error, from_exception
+from sage_trl.data.checks.findings import Finding, error, from_exception, show
 from sage_trl.errors import DataError
 from sage_trl.records import Inspection, check_relative_path
-from sage_trl.storage import content_key, read_json_lines
+from sage_trl.storage import read_json_lines
 
 IMAGE_FIELDS = ("test_image", "reference_image")
 REMEDY = "see docs/formats.md"
@@ -94,7 +95,7 @@ def validate(kind: type[BaseModel], value: Any, path: Path, line: int | None) ->
                 fault["msg"],
                 f"write a valid {kind.__name__}, {REMEDY}",
                 line=line,
-                field=".".join(map(str, fault["loc"])) or None,
+                field=show(".".join(map(str, fault["loc"]))) or None,
                 value=fault.get("input") if fault["type"] != "missing" else None,
             )
             for fault in refused.errors(include_url=False)
@@ -107,7 +108,7 @@ def _note(value: dict[str, Any], row: Inspection | None, line: int) -> GroupNote
 
     return GroupNote(
         line=line,
-        content=content_key(value),
+        content=_content(value),
         id=text("id"),
         dataset=text("dataset"),
         category=text("category"),
@@ -117,6 +118,11 @@ def _note(value: dict[str, Any], row: Inspection | None, line: int) -> GroupNote
         is_defective=bool(value.get("defects")),
         questions=() if row is None else tuple(_question_notes(row)),
     )
+
+
+def _content(value: dict[str, Any]) -> str:
+    # Not `content_key`, which refuses what JSON has no words for, such as NaN: here it is only compared.
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _sound_paths(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
