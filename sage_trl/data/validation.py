@@ -45,7 +45,7 @@ def examine_dataset(
         missing = error("dataset", path, "no such file", "check the path, or build a dataset first")
         return Report(str(root), (missing,), {})
     findings: list[Finding] = []
-    info = read_info(root, findings)
+    info, image_root = read_info(root, findings)
     groups: list[GroupNote] = []
     for group in read_groups(path, findings):
         groups.append(group)
@@ -54,7 +54,7 @@ def examine_dataset(
         findings.append(error("dataset", path, "holds no group", "build the dataset anew"))
     if info is not None:
         findings += info_faults(info, groups, root)
-    pictures = read_pictures(groups, root / (info.image_root if info else "."), path, findings, progress)
+    pictures = read_pictures(groups, root / image_root, path, findings, progress)
     findings += relations.duplicate_groups(groups, path)
     findings += relations.duplicate_questions(groups, pictures, path)
     findings += relations.leaks(groups, pictures, path)

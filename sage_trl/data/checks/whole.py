@@ -19,16 +19,17 @@ MIN_GROUPS = 10
 _NO_LICENCE = {"", "unknown", "none", "?", "n/a", "tbd"}
 
 
-def read_info(root: Path, findings: list[Finding]) -> DatasetInfo | None:
-    """`dataset.json`, or None with its faults added to `findings`."""
+def read_info(root: Path, findings: list[Finding]) -> tuple[DatasetInfo | None, str]:
+    """`dataset.json`, or None with its faults added to `findings`; and the image root, as far as it names one."""
     try:
         value = read_json(root / INFO_FILE)
     except DataError as fault:
         findings.append(from_exception("info", fault, root / INFO_FILE))
-        return None
+        return None, "."
     info, faults = validate(DatasetInfo, value, root / INFO_FILE, None)
     findings += faults
-    return info if isinstance(info, DatasetInfo) else None
+    named = value.get("image_root") if isinstance(value, dict) else None
+    return info, named if isinstance(named, str) else "."
 
 
 def info_faults(info: DatasetInfo, groups: Sequence[GroupNote], root: Path) -> Iterator[Finding]:
