@@ -16,6 +16,7 @@ from PIL import Image
 from sage_trl.data.checks.findings import Finding, error, printable
 from sage_trl.data.checks.rows import GroupNote
 from sage_trl.data.images import ImageError, decode_image_bytes
+from sage_trl.errors import DataError
 
 THUMBNAIL = 32
 Progress = Callable[[str, int, int | None], None]
@@ -79,8 +80,9 @@ def _read(path: Path, root: Path) -> Picture | _Fault:
             return _Fault("image-outside", problem, "copy the file into the dataset")
         content = path.read_bytes()
         image = decode_image_bytes(content, path)
-    except ImageError as fault:
-        return _Fault(fault.kind, fault.problem, fault.remedy or "")
+    except DataError as fault:
+        kind = fault.kind if isinstance(fault, ImageError) else "image-unreadable"
+        return _Fault(kind, fault.problem, fault.remedy or "")
     except OSError as fault:
         return _Fault("image-unreadable", f"unreadable image: {fault.strerror}", "make the file readable")
     grey = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
