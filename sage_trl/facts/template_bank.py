@@ -59,7 +59,7 @@ class TemplateBank:
     """Draws one wording per kind of fact, by category and a hash of the picture alone."""
 
     model = "template-bank"
-    batch_size = 200
+    batch_size = 16
 
     def __init__(self, count: int = 4, seed: int = 0) -> None:
         if not 1 <= count <= MAX_FACTS:
