@@ -12,8 +12,7 @@ from PIL import Image
 from transformers import InternVLVisionConfig, Qwen2Config
 
 from sage_trl.models.backbones.internvl import SageInternVLConfig, SageInternVLForConditionalGeneration
-from sage_trl.models.fact_enhanced import FACT_TOKEN
-from sage_trl.models.prompt import question_messages
+from sage_trl.models.prompt import FACT_TOKEN, question_messages
 from sage_trl.models.tiny import TinySize, build_tiny_internvl
 
 SENTENCE = "the part has a mark on its upper left edge that no other part of this kind shows and it is small"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 
 class SageError(Exception):
@@ -12,12 +13,27 @@ class SageError(Exception):
 
 
 class DataError(SageError):
-    """A dataset, score or fact file that cannot be used as it is. Names file, line or key, value and remedy."""
+    """A dataset, score or fact file that cannot be used as it is. Names file, line or key, value and remedy.
+
+    Attributes:
+        path, line, remedy: the parts of the message, where it was made by `at`.
+        problem: the same, else the whole message.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.path: str | None = None
+        self.line: int | None = None
+        self.problem = message
+        self.remedy: str | None = None
 
     @classmethod
-    def at(cls, path: Path | str, line: int | None, problem: str, remedy: str) -> DataError:
+    def at(cls, path: Path | str, line: int | None, problem: str, remedy: str) -> Self:
+        """An error with the parts of its message."""
         place = str(path) if line is None else f"{path}:{line}"
-        return cls(f"{place}: {problem}\n  remedy: {remedy}")
+        error = cls(f"{place}: {problem}\n  remedy: {remedy}")
+        error.path, error.line, error.problem, error.remedy = str(path), line, problem, remedy
+        return error
 
 
 class RecipeError(SageError):

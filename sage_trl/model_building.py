@@ -22,7 +22,9 @@ from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 
 def _refuse_random_fusion(recipe: Recipe) -> None:
     model = recipe.run.model
-    is_random = model == TINY_MODEL or (recipe.training.use_facts and is_plain_model(model, recipe.run.revision))
+    is_random = model == TINY_MODEL or (
+        recipe.training.facts == "fusion" and is_plain_model(model, recipe.run.revision)
+    )
     if is_random:
         problem = f"model {model}: its fusion would be random and frozen; stage 2 starts from a stage 1 run"
         raise RecipeError(f"{problem}\n  remedy: set model to the output_dir of stage 1")
@@ -146,7 +148,9 @@ def _texts(recipe: Recipe) -> Iterator[str]:
     """All that the tiny model's tokenizer learns from; what every prompt holds is as frequent as in the prompts."""
     for inspection in read_ad_pl(recipe.run.dataset).select(splits=[recipe.run.split]):
         for question in inspection.questions:
-            for message in with_images_and_facts(question_messages(question.question), 1, with_reference=True):
+            for message in with_images_and_facts(
+                question_messages(question.question), ["one"], "fusion", with_reference=True
+            ):
                 yield f"{message['role']}\n"
                 yield from (part["text"] for part in message["content"] if part["type"] == "text")
             yield "assistant\n"
@@ -160,4 +164,4 @@ def _texts(recipe: Recipe) -> Iterator[str]:
 
 def facts_path(run: RunArguments) -> Path:
     """The recipe's facts, by default those in the dataset."""
-    return Path(run.facts) if run.facts else Path(run.dataset) / "facts.jsonl"
+    return Path(run.facts_file) if run.facts_file else Path(run.dataset) / "facts.jsonl"

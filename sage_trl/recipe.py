@@ -42,7 +42,7 @@ class RunArguments:
     validation_split: str | None = field(
         default=None, metadata={"help": "Split for the evaluation loss (with `eval_strategy`)."}
     )
-    facts: str | None = field(default=None, metadata={"help": "facts.jsonl; by default the one in the dataset."})
+    facts_file: str | None = field(default=None, metadata={"help": "facts.jsonl; by default the one in the dataset."})
     scores: str | None = field(default=None, metadata={"help": "scores.jsonl; by default the one in the dataset."})
     turns: Turns = field(default="single", metadata={"help": "`conversation`: a group's earlier turns come before."})
     pairs: PairChoice = field(default="both", metadata={"help": "Which pairs of each question (eq. 5)."})
@@ -89,7 +89,7 @@ class RunArguments:
 
 # What a stage changes of the configuration's defaults; a recipe may still say otherwise.
 STAGE_DEFAULTS: dict[Stage, dict[str, Any]] = {
-    "sft": {"use_facts": False, "reference_in_prompt": True, "train_parts": ["projector", "language_model"]},
+    "sft": {"facts": "none", "reference_in_prompt": True, "train_parts": ["projector", "language_model"]},
     "sfe": {},
     "dpo": {"eta": 0.0},
     "edpo": {},
@@ -125,13 +125,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: stage is {stage!r}\n  remedy: set it to one of {', '.join(CONFIGS)}")
     config_class = CONFIGS[stage]
     run_types, config_types = field_types(RunArguments), field_types(config_class)
-    for key in values:
-        if key not in run_types and key not in config_types:
-            raise RecipeError(unknown_key(key, [*run_types, *config_types], str(path)))
-    checked = {key: check_type(key, value, (run_types | config_types)[key], str(path)) for key, value in values.items()}
-    lacking = [key for key in ("model", "dataset", "output_dir") if key not in checked]
-    if lacking:
-        raise RecipeError(f"{path}: {lacking[0]!r} is missing\n  remedy: set it in the recipe or with --{lacking[0]}")
+    checked = _check_keys(values, run_types | config_types, str(path))
     run = RunArguments(**{key: value for key, value in checked.items() if key in run_types})
     _ = run.tiny_size  # checks its keys
     _check_lora(run, str(path))
@@ -141,6 +135,28 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(f"{path}: {error}\n  remedy: mend the recipe's training arguments") from None
     return Recipe(run, training, checked)
+
+
+def _check_keys(values: Mapping[str, Any], types: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The values as the keys' types; all faults are told in one error."""
+    checked: dict[str, Any] = {}
+    faults: list[str] = []
+    for key, value in values.items():
+        if key not in types:
+            faults.append(unknown_key(key, list(types), source))
+            continue
+        try:
+            checked[key] = check_type(key, value, types[key], source)
+        except RecipeError as error:
+            faults.append(str(error))
+    faults += [
+        f"{source}: {key!r} is missing\n  remedy: set it in the recipe or with --{key}"
+        for key in ("model", "dataset", "output_dir")
+        if key not in values
+    ]
+    if faults:
+        raise RecipeError("\n".join(faults))
+    return checked
 
 
 def _check_lora(run: RunArguments, source: str) -> None:

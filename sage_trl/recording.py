@@ -30,7 +30,7 @@ from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 DISTRIBUTION = "sage-trl"
-INPUT_SETTINGS = ("train_parts", "use_facts", "reference_in_prompt", "reference_dropout", "fusion_learning_rate")
+INPUT_SETTINGS = ("train_parts", "facts", "reference_in_prompt", "reference_dropout", "fusion_learning_rate")
 PAIR_SETTINGS = ("pairs", "entropy", "drop_inverted")
 OBJECTIVE_SETTINGS = ("objective", "beta", "eta", "kl_coef")
 
@@ -145,7 +145,7 @@ def _judges(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _fact_writers(recipe: Recipe) -> tuple[str, ...]:
-    if not recipe.training.use_facts:
+    if recipe.training.facts == "none":
         return ()
-    path = Path(recipe.run.facts or Path(recipe.run.dataset) / FACTS_FILE)
+    path = Path(recipe.run.facts_file or Path(recipe.run.dataset) / FACTS_FILE)
     return tuple(sorted({facts.model for facts in read_facts(path).values()}))

@@ -99,7 +99,7 @@ def _parse_line(line: bytes, path: Path, number: int) -> Any:
         return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         return DataError.at(path, number, f"not UTF-8: {error}", "save the file as UTF-8")
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and nesting as deep
         return DataError.at(path, number, f"not JSON: {error}", "write one JSON object per line")
 
 

@@ -107,8 +107,7 @@ def _holds_weights(directory: Path) -> bool:
 
 def warn_of_long_warmup(args: Any, num_rows: int) -> None:
     """Warn when warm-up is longer than the run, for then the peak learning rate is never reached."""
-    rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * num_rows / rows_per_step)
+    steps = training_steps(args, num_rows)
     warmup = args.get_warmup_steps(steps)
     if warmup > steps:
         logger.warning(
@@ -117,6 +116,13 @@ def warn_of_long_warmup(args: Any, num_rows: int) -> None:
             warmup,
             steps,
         )
+
+
+def training_steps(args: Any, num_rows: int) -> int:
+    """Optimizer steps of a run on that many rows."""
+    rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    limit: int = args.max_steps
+    return limit if limit > 0 else math.ceil(args.num_train_epochs * num_rows / rows_per_step)
 
 
 def part_table(sizes: Iterable[PartSize]) -> Table:
@@ -140,7 +146,7 @@ def load_rows(recipe: Recipe, split: str, counts: PairCounts) -> Dataset:
         split=split,
         kind="preference" if is_preference else "completion",
         datasets=run.datasets,
-        facts=facts_path(run) if recipe.training.use_facts else None,
+        facts=facts_path(run) if recipe.training.facts != "none" else None,
         scores=(run.scores or directory / "scores.jsonl") if is_preference else None,
         turns=run.turns,
         pairs=run.pairs,

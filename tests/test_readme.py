@@ -24,6 +24,7 @@ PHOTOS = "path/to/DeepPCB"
 # What makes a command short, by its tool; none of these changes what the README shows.
 SHORTER = {
     "build_dataset.py": ["--crops-per-defect", "1", "--quiet"],
+    "generate_facts.py": ["--fill", "template", "--max-new-tokens", "4", "--quiet"],
     "train.py": [
         *("--use_cpu", "true", "--max_steps", "1", "--per_device_train_batch_size", "2"),
         *("--report_to", "none", "--disable_tqdm", "true"),
@@ -92,7 +93,7 @@ def test_the_real_path_and_the_python_code_run(photos, stock, workplace, hub):
 
     shown = [command for command in commands() if command[0] != "make"]
     assert {Path(word).name for command in shown for word in command if word.startswith("tools/")} == {
-        *("build_dataset.py", "check_dataset.py", "generate_facts.py", "train.py", "score_mle.py", "evaluate.py"),
+        *("build_dataset.py", "check.py", "generate_facts.py", "train.py", "score_mle.py", "evaluate.py"),
         *("merge.py", "publish.py"),
     }
     for command in shown:

@@ -39,8 +39,8 @@ def test_values_reach_their_configuration_with_the_right_type(write):
 @pytest.mark.parametrize(
     ("stage", "expected"),
     [
-        ("sft", {"use_facts": False, "reference_in_prompt": True, "train_parts": ["projector", "language_model"]}),
-        ("sfe", {"use_facts": True, "train_parts": ["projector", "fusion", "language_model"]}),
+        ("sft", {"facts": "none", "reference_in_prompt": True, "train_parts": ["projector", "language_model"]}),
+        ("sfe", {"facts": "fusion", "train_parts": ["projector", "fusion", "language_model"]}),
         ("dpo", {"eta": 0.0, "train_parts": ["projector", "language_model"]}),
         ("edpo", {"eta": 1.0, "objective": "dpo"}),
     ],
@@ -104,7 +104,10 @@ def test_a_value_that_is_no_yaml_is_refused():
 
 def test_no_is_a_word_where_a_word_is_wanted(write):
     assert load_recipe(write(**MINIMAL), ["--save_strategy", "no"]).training.save_strategy == "no"
-    assert load_recipe(write(**MINIMAL), ["--use_facts", "no"]).training.use_facts is False
+    assert load_recipe(write(**MINIMAL), ["--gradient_checkpointing", "no"]).training.gradient_checkpointing is False
+    assert load_recipe(write(**MINIMAL), ["--facts", "none"]).training.facts == "none"
+    with pytest.raises(RecipeError, match=r"'facts'.*'soft'"):
+        load_recipe(write(**MINIMAL), ["--facts", "soft"])
 
 
 def test_a_directory_is_no_recipe(tmp_path):

@@ -87,7 +87,7 @@ def data_steps(source: str, root: Path | None, dataset: Path, seed: int) -> list
     build = ("build_dataset.py", "--source", source, *where, *BUILD_OPTIONS.get(source, ()), *to)
     return [
         Step("build the dataset", build, produces=dataset, resume=("--force",)),
-        Step("write the facts", ("generate_facts.py", "--dataset", str(dataset))),
+        Step("write the facts", ("generate_facts.py", "--dataset", str(dataset), "--model", "template")),
     ]
 
 

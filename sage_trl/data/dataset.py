@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +16,7 @@ from sage_trl.storage import file_sha256, read_json, write_json, write_jsonl
 
 ROWS_FILE = "ad_pl.jsonl"
 INFO_FILE = "dataset.json"
+SCORES_FILE = "scores.jsonl"
 
 
 class DatasetInfo(Record):
@@ -74,7 +75,9 @@ class AdPlDirectory:
 
 
 def read_ad_pl(directory: Path | str) -> AdPlDirectory:
-    """Read and check a dataset; images must exist, whether they decode is for `open_image` and `check_dataset`.
+    """Read and check a dataset; images must exist, whether they decode is for `open_image` and `examine_dataset`.
+
+    A group that stands there twice is read once.
 
     Raises:
         DataError: the first fault, with file, line, field, value and remedy.
@@ -86,16 +89,20 @@ def read_ad_pl(directory: Path | str) -> AdPlDirectory:
     info = read_info(root)
     image_root = root / info.image_root
     rows: list[Inspection] = []
-    lines: dict[str, int] = {}
+    lines: dict[str, tuple[int, int]] = {}
     for number, row in iterate_records(Inspection, root / ROWS_FILE):
-        for fault in (*duplicate_fault(root, lines, row.id, number), *missing_images(root, image_root, row, number)):
-            raise fault
-        lines[row.id] = number
+        if row.id in lines:
+            line, place = lines[row.id]
+            if rows[place] == row:
+                continue
+            problem = f"field 'id': {row.id!r} is the id of line {line} already, with other content"
+            raise DataError.at(root / ROWS_FILE, number, problem, "give every group its own id")
+        _refuse_missing_images(root, image_root, row, number)
+        lines[row.id] = number, len(rows)
         rows.append(row)
     if not rows:
         raise DataError.at(root / ROWS_FILE, None, "holds no group", "build the dataset anew")
-    for fault in digest_fault(root, info):
-        raise fault
+    refuse_changed_rows(root, info)
     return AdPlDirectory(root, image_root, info, tuple(rows))
 
 
@@ -108,29 +115,21 @@ def read_info(root: Path) -> DatasetInfo:
     return parse_record(DatasetInfo, read_json(root / INFO_FILE), root / INFO_FILE)
 
 
-def duplicate_fault(root: Path, lines: dict[str, int], group_id: str, number: int) -> Iterator[DataError]:
-    """A fault if the group id was seen before, at `lines[group_id]`."""
-    if group_id in lines:
-        problem = f"field 'id': {group_id!r} is the id of line {lines[group_id]} already"
-        yield DataError.at(root / ROWS_FILE, number, problem, "give every group its own id")
-
-
-def missing_images(root: Path, image_root: Path, row: Inspection, number: int) -> Iterator[DataError]:
-    """A fault for each image of the row that is not there."""
-    for field in ("test_image", "reference_image"):
-        relative = getattr(row, field)
-        if relative is not None and not (image_root / relative).is_file():
-            problem = f"field {field!r}: no image at {image_root / relative}"
-            yield DataError.at(root / ROWS_FILE, number, problem, "restore the image or remove the group")
-
-
-def digest_fault(root: Path, info: DatasetInfo) -> Iterator[DataError]:
-    """A fault if `ad_pl.jsonl` is not the file that `dataset.json` was written for."""
+def refuse_changed_rows(root: Path, info: DatasetInfo) -> None:
+    """Raise `DataError` if `ad_pl.jsonl` is not the file that `dataset.json` was written for."""
     digest = file_sha256(root / ROWS_FILE)
     if digest != info.sha256:
         problem = f"field 'sha256': is {info.sha256[:12]}..., but {ROWS_FILE} has {digest[:12]}..."
         remedy = f"{ROWS_FILE} was changed or cut short: build the dataset anew, or correct sha256 if that is meant"
-        yield DataError.at(root / INFO_FILE, None, problem, remedy)
+        raise DataError.at(root / INFO_FILE, None, problem, remedy)
+
+
+def _refuse_missing_images(root: Path, image_root: Path, row: Inspection, number: int) -> None:
+    for field in ("test_image", "reference_image"):
+        relative = getattr(row, field)
+        if relative is not None and not (image_root / relative).is_file():
+            problem = f"field {field!r}: no image at {image_root / relative}"
+            raise DataError.at(root / ROWS_FILE, number, problem, "restore the image or remove the group")
 
 
 def write_ad_pl(directory: Path, inspections: Iterable[Inspection], info: DatasetInfo) -> DatasetInfo:

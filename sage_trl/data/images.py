@@ -5,14 +5,32 @@ from __future__ import annotations
 import warnings
 from io import BytesIO
 from pathlib import Path
+from typing import Self
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sage_trl.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 50_000_000
+
+
+class ImageError(DataError):
+    """An image file that cannot be used.
+
+    Attributes:
+        kind: what is wrong: `image-format`, `image-truncated`, `image-too-large`, `image-mode`, `image-unreadable`.
+    """
+
+    kind = "image-unreadable"
+
+    @classmethod
+    def of_kind(cls, kind: str, path: Path | str, problem: str, remedy: str) -> Self:
+        """An error of that kind at that file."""
+        error = cls.at(path, None, problem, remedy)
+        error.kind = kind
+        return error
 
 
 def open_image(path: Path) -> Image.Image:
@@ -63,7 +81,15 @@ def decode_image_bytes(content: bytes, name: Path | str) -> Image.Image:
                 return _to_rgb(image, name)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         remedy = f"replace it by a whole file in one of the formats {', '.join(FORMATS)}"
-        raise DataError.at(name, None, f"unreadable image: {error}", remedy) from None
+        raise ImageError.of_kind(_kind(error), name, f"unreadable image: {error}", remedy) from None
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return "image-too-large"
+    if isinstance(error, UnidentifiedImageError):
+        return "image-format"
+    return "image-truncated" if "truncated" in str(error).lower() else "image-unreadable"
 
 
 def _to_rgb(image: Image.Image, name: Path | str) -> Image.Image:
@@ -71,13 +97,12 @@ def _to_rgb(image: Image.Image, name: Path | str) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise DataError.at(
-            name, None, f"image of mode {image.mode!r}, whose range is unknown", "save it with 8 or 16 bits"
-        )
+        problem = f"image of mode {image.mode!r}, whose range is unknown"
+        raise ImageError.of_kind("image-mode", name, problem, "save it with 8 or 16 bits")
     return image.convert("RGB")
 
 
 def _check_size(path: Path | str, size: tuple[int, int]) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         problem = f"image of {size[0]}x{size[1]} pixels, more than {MAX_PIXELS:,}"
-        raise DataError.at(path, None, problem, "scale it down or cut it into tiles")
+        raise ImageError.of_kind("image-too-large", path, problem, "scale it down or cut it into tiles")

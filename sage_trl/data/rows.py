@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 from datasets import Dataset, Features, Image, List, Value
+from datasets.arrow_writer import ArrowWriter
+from datasets.fingerprint import get_temporary_cache_files_directory
 
 from sage_trl.data.dataset import AdPlDirectory, read_ad_pl
 from sage_trl.data.fact_sets import read_facts
@@ -23,6 +26,7 @@ RowKind = Literal["completion", "preference"]
 Turns = Literal["single", "conversation"]
 ScoreTable = Mapping[tuple[str, str], Sequence[float]]
 
+_ROWS_AT_A_TIME = 500
 MESSAGES = List({"role": Value("string"), "content": Value("string")})
 SHARED_FEATURES = {
     "images": List(Image()),
@@ -118,10 +122,20 @@ def load_ad_pl(
                     mle = table[inspection.id, question.id]
                     yield from _preference_rows(shared, question, mle, pairs, entropy, drop_inverted, counts)
 
-    made = list(rows())
-    if not made:
+    made = _memory_mapped(rows(), ROW_FEATURES[kind])
+    if not len(made):
         raise DataError(f"{directory}: split {split!r} gives no rows\n  remedy: check split, datasets and scores")
-    return Dataset.from_list(made, features=ROW_FEATURES[kind])
+    return made
+
+
+def _memory_mapped(rows: Iterator[dict[str, Any]], features: Features) -> Dataset:
+    """Rows in a file that ends with the process: what they hold in memory does not grow with their number."""
+    path = Path(get_temporary_cache_files_directory()) / f"{uuid4().hex}.arrow"
+    with ArrowWriter(path=str(path), features=features, writer_batch_size=_ROWS_AT_A_TIME) as writer:
+        for row in rows:
+            writer.write(row)
+        writer.finalize()
+    return Dataset.from_file(str(path))
 
 
 def read_score_table(path: Path, inspections: Sequence[Inspection]) -> ScoreTable:

@@ -1,4 +1,4 @@
-"""How a saved model wants to be prompted, and the fingerprint that tells two saved models apart."""
+"""How a saved model wants to be prompted."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from pathlib import Path
 from transformers.utils import cached_file
 
 from sage_trl.models.checkpoints import is_plain_model
+from sage_trl.models.prompt import FactUse
 from sage_trl.records import Record, parse_record
 from sage_trl.run_record import INFERENCE_FILE
-from sage_trl.storage import content_key, file_sha256, read_json
-
-_FINGERPRINT_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
-# Written beside the weights while training; they differ between runs that end with the same model.
-_NOT_THE_MODEL = frozenset({"trainer_state.json", "train_results.json", "all_results.json", "eval_results.json"})
+from sage_trl.storage import read_json
 
 
 class InferenceSettings(Record):
     """What the trainer notes beside a model, because a model answers best with the input it was trained on."""
 
-    use_facts: bool = True
+    facts: FactUse = "fusion"
     reference_in_prompt: bool = False
     stage: str | None = None
 
@@ -48,26 +45,4 @@ def read_inference_settings(model: str) -> InferenceSettings:
     if path.is_file():
         return parse_record(InferenceSettings, read_json(path), path)
     plain = is_plain_model(model)
-    return InferenceSettings(use_facts=not plain, reference_in_prompt=plain)
-
-
-def model_fingerprint(model: str, revision: str | None = None) -> str:
-    """SHA-256 over what decides a model's replies: weights, configuration, tokenizer, chat template.
-
-    An adapter's fingerprint includes that of its base model.
-
-    Args:
-        model: a directory, or a hub name.
-        revision: the commit that was loaded, which tells a hub model's states apart.
-    """
-    directory = Path(model)
-    if not directory.is_dir():
-        return content_key({"hub": model, "revision": revision})
-    files = {
-        path.name: file_sha256(path)
-        for path in sorted(directory.iterdir())
-        if path.is_file() and path.suffix in _FINGERPRINT_SUFFIXES and path.name not in _NOT_THE_MODEL
-    }
-    adapter = directory / "adapter_config.json"
-    base = read_json(adapter).get("base_model_name_or_path") if adapter.is_file() else None
-    return content_key({"files": files, "base": None if base is None else model_fingerprint(base)})
+    return InferenceSettings(facts="none" if plain else "fusion", reference_in_prompt=plain)

@@ -13,14 +13,15 @@ from transformers.utils.logging import disable_progress_bar
 from sage_trl.data.dataset import read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
 from sage_trl.errors import DataError
-from sage_trl.evaluation.generation import ModelReplyGenerator
 from sage_trl.evaluation.harness import EvaluationRun, ModelUnderTest, evaluate
-from sage_trl.evaluation.inference_settings import InferenceSettings, model_fingerprint, read_inference_settings
+from sage_trl.evaluation.inference_settings import InferenceSettings, read_inference_settings
 from sage_trl.evaluation.predictions import Control, Setting, results_key
 from sage_trl.evaluation.report import Results, merge_metrics
 from sage_trl.judge.scorer import open_judge
 from sage_trl.models.checkpoints import load_pretrained
-from sage_trl.models.prompt import FACT_SENTENCE, REFERENCE_SENTENCE, TEST_SENTENCE
+from sage_trl.models.fingerprint import model_fingerprint
+from sage_trl.models.generation import ModelReplyGenerator
+from sage_trl.models.prompt import FACT_SENTENCE, HARD_FACTS_SENTENCE, REFERENCE_SENTENCE, TEST_SENTENCE, FactUse
 from sage_trl.records import FactSet
 
 
@@ -61,7 +62,7 @@ def run_evaluation(options: EvaluationOptions) -> Results:
     """
     settings = {model: read_inference_settings(model) for model in _by_name(options.models).values()}
     directory = read_ad_pl(options.dataset)
-    wants_facts = options.use_facts and any(setting.use_facts for setting in settings.values())
+    wants_facts = options.use_facts and any(setting.facts != "none" for setting in settings.values())
     facts = read_facts(options.facts or options.dataset / FACTS_FILE) if wants_facts else None
     if options.quiet:
         disable_progress_bar()  # of the weights being loaded
@@ -111,12 +112,16 @@ def _by_name(models: tuple[str, ...]) -> dict[str, str]:
 def _facts_for(
     inference: InferenceSettings, options: EvaluationOptions, facts: Mapping[str, FactSet] | None
 ) -> Mapping[str, FactSet] | None:
-    return facts if inference.use_facts and options.use_facts else None
+    return facts if _fact_use(inference, options) != "none" else None
+
+
+def _fact_use(inference: InferenceSettings, options: EvaluationOptions) -> FactUse:
+    return inference.facts if options.use_facts else "none"
 
 
 def _controls_for(inference: InferenceSettings, options: EvaluationOptions) -> tuple[Control | None, ...]:
     # A model that was trained without facts loses nothing by --no-facts: that is its ordinary result.
-    return ("no_facts",) if inference.use_facts and not options.use_facts else options.controls
+    return ("no_facts",) if inference.facts != "none" and not options.use_facts else options.controls
 
 
 def _load(name: str, path: str, inference: InferenceSettings, options: EvaluationOptions) -> ModelUnderTest:
@@ -124,17 +129,17 @@ def _load(name: str, path: str, inference: InferenceSettings, options: Evaluatio
     model, processor = load_pretrained(path, dtype="auto" if has_accelerator else torch.float32)
     if has_accelerator:
         model = model.to(torch.accelerator.current_accelerator())
-    use_facts = inference.use_facts and options.use_facts
+    fact_use = _fact_use(inference, options)
     return ModelUnderTest(
         name=name,
         generator=ModelReplyGenerator(
-            model, processor, options.max_new_tokens, use_facts, inference.reference_in_prompt
+            model, processor, options.max_new_tokens, fact_use, inference.reference_in_prompt
         ),
         identity={
             "fingerprint": model_fingerprint(path, getattr(model.config, "_commit_hash", None)),
             "max_new_tokens": options.max_new_tokens,
-            "use_facts": use_facts,
+            "facts": fact_use,
             "reference_in_prompt": inference.reference_in_prompt,
-            "sentences": [FACT_SENTENCE, REFERENCE_SENTENCE, TEST_SENTENCE],
+            "sentences": [FACT_SENTENCE, HARD_FACTS_SENTENCE, REFERENCE_SENTENCE, TEST_SENTENCE],
         },
     )

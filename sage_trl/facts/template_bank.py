@@ -4,23 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from PIL import Image
-
-from sage_trl.records import Inspection
-
-
-class FactWriter(Protocol):
-    """Writes the fact sentences of a test image; a model behind it must not see the ground truth either."""
-
-    model: str
-    prompt_version: str
-
-    def write(self, inspection: Inspection, image: Image.Image) -> list[str]:
-        """Sentences on `image`; of `inspection` only the category may be used."""
-        ...
+from sage_trl.facts.writer import Part
 
 
 @dataclass(frozen=True)
@@ -72,22 +59,25 @@ class TemplateBank:
     """Draws one wording per kind of fact, by category and a hash of the picture alone."""
 
     model = "template-bank"
+    batch_size = 16
 
     def __init__(self, count: int = 4, seed: int = 0) -> None:
         if not 1 <= count <= MAX_FACTS:
             raise ValueError(f"{count} facts asked for; the template bank has 1 to {MAX_FACTS}")
-        self._count = count
+        self.count = count
         self._seed = seed
         self.prompt_version = f"templates-1 count-{count} seed-{seed}"
 
-    def write(self, inspection: Inspection, image: Image.Image) -> list[str]:
-        """Facts on the category; `image` only decides the wording."""
-        category = inspection.category
-        noun = category.replace("_", " ").replace("-", " ").lower()
+    def write(self, parts: Sequence[Part]) -> list[list[str]]:
+        """Facts on the categories; the images only decide the wording."""
+        return [self._sentences(part) for part in parts]
+
+    def _sentences(self, part: Part) -> list[str]:
+        noun = part.category.replace("_", " ").replace("-", " ").lower()
         words = _CATEGORIES.get(noun) or CategoryWords(f"a part of the kind {noun}", "details", "near its edges")
-        digest = hashlib.sha256(image.tobytes()).hexdigest()
+        digest = hashlib.sha256(part.image.tobytes()).hexdigest()
         rng = random.Random(f"{self._seed} {digest}")
         return [
             rng.choice(variants).format(kind=words.kind, details=words.details, weak_place=words.weak_place)
-            for variants in _TEMPLATES[: self._count]
+            for variants in _TEMPLATES[: self.count]
         ]

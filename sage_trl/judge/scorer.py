@@ -6,12 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from sage_trl.data.dataset import SCORES_FILE
 from sage_trl.errors import DataError, SageError
 from sage_trl.judge.criteria import CriterionScores, Judge
 from sage_trl.judge.rule import RuleJudge
 from sage_trl.records import Inspection, JudgeScore, iterate_records
-
-SCORES_FILE = "scores.jsonl"
 
 __all__ = ["SCORES_FILE", "CriterionScores", "Judge", "merge_scores", "open_judge", "score_answers"]
 

@@ -26,8 +26,8 @@ from sage_trl.models.adapters import (
 )
 from sage_trl.models.attention import choose_attention
 from sage_trl.models.backbones import BY_BASE_MODEL_TYPE, BY_MODEL_TYPE
-from sage_trl.models.fact_enhanced import FACT_TOKEN
 from sage_trl.models.fusion_settings import FUSION_SETTINGS, check_fusion_settings
+from sage_trl.models.prompt import FACT_TOKEN
 from sage_trl.models.quantization import four_bit_settings
 from sage_trl.models.shapes import build_on_meta
 

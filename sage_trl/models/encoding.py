@@ -10,18 +10,19 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sage_trl.errors import DataError
-from sage_trl.models.fact_enhanced import FACT_TOKEN, REFERENCE_PREFIX
-from sage_trl.models.prompt import with_images_and_facts
+from sage_trl.models.fact_enhanced import REFERENCE_PREFIX
+from sage_trl.models.prompt import FACT_TOKEN, FactUse, with_images_and_facts
 
 # What a processor makes of a prompt beside the images themselves.
 PROMPT_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "batch_num_images")
 
 
-def render_prompt(processor: Any, row: Mapping[str, Any], *, use_facts: bool, reference_in_prompt: bool) -> str:
+def render_prompt(processor: Any, row: Mapping[str, Any], *, facts: FactUse, reference_in_prompt: bool) -> str:
     """The prompt text of a row, ready for the answer's first token."""
     messages = with_images_and_facts(
         row["prompt"],
-        num_facts=len(row["facts"]) if use_facts else 0,
+        row["facts"],
+        facts,
         with_reference=reference_in_prompt and row["reference_image"] is not None,
     )
     text: str = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -29,7 +30,7 @@ def render_prompt(processor: Any, row: Mapping[str, Any], *, use_facts: bool, re
 
 
 def encode_prompts(
-    processor: Any, rows: Sequence[Mapping[str, Any]], *, use_facts: bool = True, reference_in_prompt: bool = False
+    processor: Any, rows: Sequence[Mapping[str, Any]], *, facts: FactUse = "fusion", reference_in_prompt: bool = False
 ) -> dict[str, Tensor]:
     """Encode prompts, padded on the left.
 
@@ -37,7 +38,8 @@ def encode_prompts(
         processor: a Sage processor.
         rows: each with `prompt` (chat messages), `images` [the decoded test image], `reference_image` (decoded, or
             None) and `facts` (sentences).
-        use_facts: write `<fact>` placeholders and add the fact and reference inputs.
+        facts: `fusion` writes `<fact>` placeholders and adds the fact and reference inputs; `hard` writes the
+            sentences.
         reference_in_prompt: show the reference as a first image in the prompt.
 
     Returns:
@@ -48,10 +50,8 @@ def encode_prompts(
         DataError: a text holds a placeholder of the prompt.
     """
     for row in rows:
-        _refuse_placeholders(processor, row)
-    texts = [
-        render_prompt(processor, row, use_facts=use_facts, reference_in_prompt=reference_in_prompt) for row in rows
-    ]
+        refuse_placeholders(processor, row)
+    texts = [render_prompt(processor, row, facts=facts, reference_in_prompt=reference_in_prompt) for row in rows]
     images = [
         [row["reference_image"], *row["images"]]
         if reference_in_prompt and row["reference_image"] is not None
@@ -59,7 +59,7 @@ def encode_prompts(
         for row in rows
     ]
     batch = _process(processor, images, texts)
-    if use_facts and any(row["facts"] for row in rows):
+    if facts == "fusion" and any(row["facts"] for row in rows):
         batch |= encode_facts(processor.tokenizer, [list(row["facts"]) for row in rows])
         batch |= encode_references(processor, [row["reference_image"] for row in rows])
         if reference_in_prompt and counts_tiles(processor):
@@ -72,7 +72,7 @@ def encode_prompt_ids(
     rows: Sequence[Mapping[str, Any]],
     first: Sequence[int],
     *,
-    use_facts: bool,
+    facts: FactUse,
     reference_in_prompt: bool,
 ) -> list[list[int]]:
     """Token ids of prompts that show the same images and facts, without reading the images again.
@@ -81,18 +81,16 @@ def encode_prompt_ids(
         processor: a Sage processor.
         rows: as in `encode_prompts`.
         first: token ids of the first row's prompt, as the processor made them.
-        use_facts, reference_in_prompt: as in `encode_prompts`.
+        facts, reference_in_prompt: as in `encode_prompts`.
     """
     for row in rows:
-        _refuse_placeholders(processor, row)
-    texts = [
-        render_prompt(processor, row, use_facts=use_facts, reference_in_prompt=reference_in_prompt) for row in rows
-    ]
+        refuse_placeholders(processor, row)
+    texts = [render_prompt(processor, row, facts=facts, reference_in_prompt=reference_in_prompt) for row in rows]
     short = [processor.tokenizer(text, add_special_tokens=_needs_start(processor, text))["input_ids"] for text in texts]
     image_token = processor.image_token_id
     if short[0].count(image_token) != 1:
         # How many tokens each of several images has is known to the processor alone.
-        batches = [encode_prompts(processor, [row], use_facts=use_facts, reference_in_prompt=True) for row in rows]
+        batches = [encode_prompts(processor, [row], facts=facts, reference_in_prompt=True) for row in rows]
         return [batch["input_ids"][0].tolist() for batch in batches]
     at = short[0].index(image_token)
     behind = len(short[0]) - at - 1
@@ -100,7 +98,12 @@ def encode_prompt_ids(
     return [ids[: ids.index(image_token)] + image + ids[ids.index(image_token) + 1 :] for ids in short]
 
 
-def _refuse_placeholders(processor: Any, row: Mapping[str, Any]) -> None:
+def refuse_placeholders(processor: Any, row: Mapping[str, Any]) -> None:
+    """Refuse a row whose prompt or facts hold what stands for a fact, an image or a video with this processor.
+
+    Raises:
+        DataError: names the row and the text.
+    """
     texts = [*row["facts"], *(message["content"] for message in row["prompt"])]
     video_token = getattr(processor, "video_token", None)
     for placeholder in filter(None, (FACT_TOKEN, processor.image_token, video_token)):

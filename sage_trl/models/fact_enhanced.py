@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from sage_trl.models.fusion_attention import ComparisonPatches, FusionAttention, FusionLinear, comparison_patches
+from sage_trl.models.prompt import FACT_TOKEN
 from sage_trl.trees.tree_attention import SPLIT_ATTENTION, dense_mask, prepare_split
 
-FACT_TOKEN = "<fact>"
 REFERENCE_PREFIX = "reference_"
 # What tells which images of a batch are the same one.
 SAME_IMAGE_INPUTS = ("image_index", "image_num_tiles")

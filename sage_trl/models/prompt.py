@@ -5,12 +5,15 @@ Prompts are ordinary chat messages, so any chat template of any backbone applies
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
-from sage_trl.models.fact_enhanced import FACT_TOKEN
+FACT_TOKEN = "<fact>"
+FactUse = Literal["none", "hard", "fusion"]
+"""What becomes of a row's facts: nothing, text in the prompt (the ablation's Fact[Hard]), or fusion (eq. 2)."""
 
 FACT_SENTENCE = "Above is the feature related to the anomaly facts."
+HARD_FACTS_SENTENCE = "Above are facts about parts of this kind."
 ANSWER_INSTRUCTION = "Answer Yes or No first, then give the reason."
 # By number, because some chat templates put all images before all text.
 REFERENCE_SENTENCE = "The first image shows a good part: take it as the baseline."
@@ -33,20 +36,26 @@ def question_messages(question: str, earlier_turns: list[tuple[str, str]] | None
     return [*messages, {"role": "user", "content": f"{question}\n{ANSWER_INSTRUCTION}"}]
 
 
-def with_images_and_facts(messages: list[Message], num_facts: int, with_reference: bool) -> list[Message]:
-    """Put the image, and the fact placeholders if there are facts, before the first user message.
+def with_images_and_facts(
+    messages: list[Message], facts: Sequence[str], fact_use: FactUse, with_reference: bool
+) -> list[Message]:
+    """Put the image and the facts, as text or as placeholders, before the first user message.
 
     Args:
         messages: chat messages with text content, as `question_messages` makes them.
-        num_facts: placeholders to write, 0 for none.
+        facts: sentences; none to write nothing.
+        fact_use: `fusion` writes a placeholder for each, `hard` their text.
         with_reference: put a reference image first, as the baseline to compare with.
     """
     image: Message = {"type": "image"}
     parts: list[Message] = [image]
     if with_reference:
         parts = [image, _text(f"{REFERENCE_SENTENCE}\n"), image, _text(f"{TEST_SENTENCE}\n")]
-    if num_facts:
-        parts.append(_text(f"{FACT_TOKEN * num_facts}\n{FACT_SENTENCE}\n"))
+    if facts and fact_use == "fusion":
+        parts.append(_text(f"{FACT_TOKEN * len(facts)}\n{FACT_SENTENCE}\n"))
+    elif facts and fact_use == "hard":
+        sentences = "\n".join(facts)
+        parts.append(_text(f"{sentences}\n{HARD_FACTS_SENTENCE}\n"))
     first, *rest = as_parts(messages)
     return [{"role": first["role"], "content": [*parts, *first["content"]]}, *rest]
 

@@ -21,7 +21,7 @@ from sage_trl.models.backbones.internvl import (
     SageInternVLForConditionalGeneration,
     SageInternVLProcessor,
 )
-from sage_trl.models.fact_enhanced import FACT_TOKEN
+from sage_trl.models.prompt import FACT_TOKEN
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>")
 CHAT_TEMPLATE = (

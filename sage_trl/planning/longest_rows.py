@@ -31,15 +31,30 @@ def longest_rows(rows: Dataset, collator: FactCollator, count: int) -> Dataset:
     Raises:
         DataError: an image that cannot be read.
     """
-    lengths = _text_lengths(rows, collator)
-    count_image_tokens = functools.cache(functools.partial(_count_image_tokens, collator.processor))
-    for index, row in enumerate(rows):
-        images = [*row["images"], row["reference_image"]]
-        lengths[index] += sum(count_image_tokens(read_size(Path(image["path"]))) for image in images if image)
+    lengths = row_lengths(rows, collator, count_references=True)
     order = sorted(range(len(rows)), key=lambda index: (-lengths[index], index))
     if collator.shared_prefix:
         order = _spanning_groups(order, rows["group_id"], count)
     return rows.select(order[:count])
+
+
+def row_lengths(rows: Dataset, collator: FactCollator, *, count_references: bool) -> list[int]:
+    """Tokens of each row's prompt, images included, with its longest answer.
+
+    Args:
+        rows: rows with undecoded images; only the headers of the files are read.
+        collator: the stage's collator.
+        count_references: count the tokens of the references too.
+
+    Raises:
+        DataError: an image that cannot be read.
+    """
+    lengths = _text_lengths(rows, collator)
+    count_image_tokens = functools.cache(functools.partial(_count_image_tokens, collator.processor))
+    for index, row in enumerate(rows):
+        images = [*row["images"], row["reference_image"] if count_references else None]
+        lengths[index] += sum(count_image_tokens(read_size(Path(image["path"]))) for image in images if image)
+    return lengths
 
 
 def _spanning_groups(order: Sequence[int], group_ids: Sequence[str], count: int) -> list[int]:
@@ -66,7 +81,7 @@ def _text_lengths(rows: Dataset, collator: FactCollator) -> list[int]:
 
 def _texts(row: Mapping[str, Any], collator: FactCollator, answers: list[str]) -> list[str]:
     prompt = render_prompt(
-        collator.processor, row, use_facts=collator.use_facts, reference_in_prompt=collator.reference_in_prompt
+        collator.processor, row, facts=collator.facts, reference_in_prompt=collator.reference_in_prompt
     )
     return [prompt, *(collator.render_completion(row, column) for column in answers)]
 

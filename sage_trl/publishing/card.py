@@ -55,7 +55,7 @@ class CardFacts:
     Attributes:
         repo_id: where the model will lie; the usage snippet loads it from there.
         record: `sage_run.json`, or None if the run has none.
-        inference: how the model wants to be prompted, `use_facts` and `reference_in_prompt`.
+        inference: how the model wants to be prompted, `facts` and `reference_in_prompt`.
         is_adapter: a PEFT adapter rather than a whole model.
         results: an evaluation, model -> setting -> figures, or None.
         model_name: what `results` calls this model.

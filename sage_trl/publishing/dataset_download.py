@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 from huggingface_hub import set_client_factory, snapshot_download
 
-from sage_trl.data.dataset import INFO_FILE, ROWS_FILE, digest_fault, read_info
+from sage_trl.data.dataset import INFO_FILE, ROWS_FILE, read_info, refuse_changed_rows
 from sage_trl.data.fact_sets import FACTS_FILE
 from sage_trl.data.parquet import read_parquet
 from sage_trl.errors import DataError
@@ -89,8 +89,7 @@ def restore_dataset(
         for name in (INFO_FILE, FACTS_FILE, SCORES_FILE):
             if (downloaded / name).is_file():
                 shutil.copyfile(downloaded / name, part / name)
-        for fault in digest_fault(part, info):
-            raise fault
+        refuse_changed_rows(part, info)
     return Restored(len(lines), len(written), found)
 
 

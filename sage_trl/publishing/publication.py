@@ -29,7 +29,7 @@ from sage_trl.publishing.upload import Hub, Upload, UploadOptions, check_repo_id
 from sage_trl.run_record import INFERENCE_FILE, RUN_FILE, read_run_record
 from sage_trl.storage import read_json
 
-DEFAULT_PROMPTING = {"use_facts": True, "reference_in_prompt": False}
+DEFAULT_PROMPTING = {"facts": "fusion", "reference_in_prompt": False}
 """What `read_inference_settings` takes for a fact-enhanced model without `sage_inference.json`."""
 
 

@@ -17,7 +17,7 @@ from trl.trainer.utils import flush_left
 from sage_trl.data.images import decode_image_bytes, open_image
 from sage_trl.errors import DataError
 from sage_trl.models.encoding import encode_prompts
-from sage_trl.models.prompt import as_parts
+from sage_trl.models.prompt import FactUse, as_parts
 from sage_trl.models.same_images import same_images
 from sage_trl.trainer.reference_cache import answer_keys, prompt_identity
 from sage_trl.trainer.tree_batches import encode_trees
@@ -32,7 +32,7 @@ class FactCollator:
 
     Args:
         processor: a Sage processor.
-        use_facts: fuse the rows' facts.
+        facts: what becomes of the rows' facts.
         reference_in_prompt: show the reference as a first image.
         reference_dropout: share of questions whose reference is hidden, because otherwise fusion meets at zero-shot
             inference what it never saw; with `shared_prefix` whole groups are drawn, so that a group stays one tree.
@@ -43,7 +43,7 @@ class FactCollator:
     """
 
     processor: Any
-    use_facts: bool = True
+    facts: FactUse = "fusion"
     reference_in_prompt: bool = False
     reference_dropout: float = 0.0
     seed: int = 0
@@ -54,9 +54,9 @@ class FactCollator:
         """Rows with decoded images; a file that several rows share is decoded once.
 
         Raises:
-            DataError: a row without facts although they are to be fused, or an unreadable image.
+            DataError: a row without facts although they are to be used, or an unreadable image.
         """
-        if self.use_facts:
+        if self.facts != "none":
             for row in rows:
                 _check_facts(row)
         decoded: dict[str | bytes, Image.Image] = {}
@@ -83,9 +83,7 @@ class FactCollator:
 
     def encode(self, rows: Sequence[Row], completions: Sequence[str]) -> dict[str, Tensor]:
         """Prompts and completions side by side, flushed left, with `completion_mask`."""
-        batch = encode_prompts(
-            self.processor, rows, use_facts=self.use_facts, reference_in_prompt=self.reference_in_prompt
-        )
+        batch = encode_prompts(self.processor, rows, facts=self.facts, reference_in_prompt=self.reference_in_prompt)
         if self.vision_once and not self.reference_in_prompt:
             batch |= same_images(self.processor, batch, rows)
         tokens = self.processor.tokenizer(
@@ -111,7 +109,7 @@ class FactCollator:
             self.processor,
             rows,
             answers,
-            use_facts=self.use_facts,
+            facts=self.facts,
             reference_in_prompt=self.reference_in_prompt,
             share_answers=share_answers,
         )
@@ -164,7 +162,7 @@ class EntropyDPOCollator(FactCollator):
 
     @cached_property
     def _prompt_identity(self) -> str:
-        return prompt_identity(self.processor, use_facts=self.use_facts, reference_in_prompt=self.reference_in_prompt)
+        return prompt_identity(self.processor, facts=self.facts, reference_in_prompt=self.reference_in_prompt)
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Collate `pairs` rows."""
@@ -190,8 +188,8 @@ class EntropyDPOCollator(FactCollator):
 
 def _check_facts(row: Row) -> None:
     if not row.get("facts"):
-        problem = f"row {row['group_id']}/{row['question_id']} has no facts, so nothing would be fused"
-        remedy = "run tools/generate_facts.py and give load_ad_pl its file, or set use_facts to false"
+        problem = f"row {row['group_id']}/{row['question_id']} has no facts, and they are to be used"
+        remedy = "run tools/generate_facts.py and give load_ad_pl its file, or set facts to none"
         raise DataError(f"{problem}\n  remedy: {remedy}")
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sage_trl.models.parts import check_train_parts
+from sage_trl.models.prompt import FactUse
 
 TreeAttention = Literal["auto", "dense", "split"]
 
@@ -25,8 +26,9 @@ class FactArguments:
             "help": "Parts that train, among vision_encoder, projector, fusion, input_embeddings, language_model."
         },
     )
-    use_facts: bool = field(
-        default=True, metadata={"help": "Fuse the rows' facts with the images (eq. 2). False gives the plain model."}
+    facts: FactUse = field(
+        default="fusion",
+        metadata={"help": "The rows' facts: `fusion` (eq. 2), `hard` (as text in the prompt, Fact[Hard]) or `none`."},
     )
     reference_in_prompt: bool = field(
         default=False, metadata={"help": "Show the reference as a first image in the prompt, as the baseline."}
@@ -55,6 +57,8 @@ class FactArguments:
             ValueError: names the option, its value and what is allowed.
         """
         check_train_parts(self.train_parts)
+        if self.facts not in get_args(FactUse):
+            raise ValueError(f"facts is {self.facts!r}; it is one of {', '.join(get_args(FactUse))}")
         if not 0 <= self.reference_dropout <= 1:
             raise ValueError(f"reference_dropout is {self.reference_dropout}; it is a share from 0 to 1")
 

@@ -193,13 +193,13 @@ class FactTrainerMixin(GuardedPush):
         if is_adapted(self.model):
             # The base's configuration holds the fusion's settings; PEFT saves its own alone.
             self.model.get_base_model().config.save_pretrained(directory)
-        note = {"use_facts": self.args.use_facts, "reference_in_prompt": self.args.reference_in_prompt}
+        note = {"facts": self.args.facts, "reference_in_prompt": self.args.reference_in_prompt}
         write_json(directory / INFERENCE_FILE, {**note, "stage": self.stage})
 
 
 def collator_options(args: Any) -> dict[str, Any]:
     """The options of `FactCollator` that a stage's configuration holds."""
-    names = ("use_facts", "reference_in_prompt", "reference_dropout", "seed", "shared_prefix")
+    names = ("facts", "reference_in_prompt", "reference_dropout", "seed", "shared_prefix")
     return {**{name: getattr(args, name) for name in names}, "vision_once": True}
 
 

@@ -40,7 +40,7 @@ class SFETrainer(FactTrainerMixin, SFTTrainer):
         **kwargs: Any,
     ) -> None:
         self.freeze(model)
-        self.stage = "sfe" if args.use_facts else "sft"
+        self.stage = "sfe" if args.facts == "fusion" else "sft"
         collator = data_collator or SFECollator(processing_class, **collator_options(args))
         super().__init__(
             model,

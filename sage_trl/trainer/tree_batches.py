@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sage_trl.models.encoding import encode_prompt_ids, encode_prompts
+from sage_trl.models.prompt import FactUse
 from sage_trl.models.same_images import ImageKeys, same_images
 from sage_trl.trees.prefix_tree import PrefixTree, build_prefix_tree
 
@@ -31,7 +32,7 @@ def encode_trees(
     rows: Sequence[Row],
     answers: Sequence[Sequence[str]],
     *,
-    use_facts: bool,
+    facts: FactUse,
     reference_in_prompt: bool,
     share_answers: bool,
 ) -> tuple[dict[str, Tensor], list[list[int]]]:
@@ -41,7 +42,7 @@ def encode_trees(
         processor: a Sage processor.
         rows: as in `encode_prompts`.
         answers: the rendered answers of each row.
-        use_facts, reference_in_prompt: as in `encode_prompts`.
+        facts, reference_in_prompt: as in `encode_prompts`.
         share_answers: let an answer that stands in several rows be one leaf.
 
     Returns:
@@ -50,7 +51,7 @@ def encode_trees(
         `[trees, S, 3]`. And the leaf, counted over the batch, of each row's answers.
     """
     groups, places = _group(rows, answers, share_answers=share_answers)
-    options = {"use_facts": use_facts, "reference_in_prompt": reference_in_prompt}
+    options: Any = {"facts": facts, "reference_in_prompt": reference_in_prompt}
     shown = [group.rows[0] for group in groups]
     batch = encode_prompts(processor, shown, **options)
     if not reference_in_prompt:

@@ -13,6 +13,7 @@ import pytest
 from sage_trl.data.dataset import AdPlDirectory
 from sage_trl.data.images import open_image
 from sage_trl.facts.template_bank import TemplateBank
+from sage_trl.facts.writer import Part
 from sage_trl.records import LEVELS, Inspection, Question
 from tests.data.guesser import bags_of_words, guessed_share, words_of
 
@@ -101,7 +102,10 @@ def test_facts_alone_tell_neither_verdict_nor_label(synthetic: AdPlDirectory) ->
     bank = TemplateBank()
     for known, asked in halves(synthetic)[:1]:
         facts = [
-            [" ".join(bank.write(row, open_image(synthetic.image_path(row.test_image)))) for row in rows]
+            [
+                " ".join(bank.write([Part(row.category, open_image(synthetic.image_path(row.test_image)))])[0])
+                for row in rows
+            ]
             for rows in (known, asked)
         ]
         vocabulary = sorted({word for text in facts[0] for word in words_of(text)})

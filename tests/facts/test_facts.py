@@ -13,9 +13,9 @@ from sage_trl.data.dataset import AdPlDirectory, read_ad_pl
 from sage_trl.data.fact_sets import read_facts
 from sage_trl.data.sources import SourceOptions, open_source
 from sage_trl.errors import DataError
-from sage_trl.facts.generation import generate_facts
+from sage_trl.facts.generation import FactReport, generate_facts
 from sage_trl.facts.template_bank import TemplateBank
-from sage_trl.records import Defect
+from sage_trl.facts.writer import Part
 from sage_trl.storage import file_sha256
 
 
@@ -29,27 +29,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> AdPlDirectory:
 
 def test_facts_depend_on_category_and_picture_only(data: AdPlDirectory) -> None:
     picture = Image.new("RGB", (8, 8), (1, 2, 3))
-    row = data.inspections[0]
-    changed = row.model_copy(
-        update={"defects": (Defect(type="rust", box=(0.1, 0.1, 0.2, 0.2)),), "questions": row.questions[:1], "id": "x"}
-    )
     bank = TemplateBank()
-    assert bank.write(row, picture) == bank.write(changed, picture)
-    assert len(bank.write(row, picture)) == 4
-    assert bank.write(row.model_copy(update={"category": "odd_thing"}), picture)[0].count("odd thing") == 1
+    [plate, again, other] = bank.write([Part("plate", picture), Part("plate", picture), Part("odd_thing", picture)])
+    assert plate == again and len(plate) == 4
+    assert other[0].count("odd thing") == 1
     with pytest.raises(ValueError, match="1 to"):
         TemplateBank(count=99)
 
 
 def test_one_row_per_image_and_resume(data: AdPlDirectory, tmp_path: Path) -> None:
     path = tmp_path / "facts.jsonl"
-    assert generate_facts(data, TemplateBank(), path) == 8
+    assert generate_facts(data, TemplateBank(), path) == FactReport(8, 8, ())
     whole = path.read_bytes()
     assert set(read_facts(path)) == {file_sha256(data.image_path(row.test_image)) for row in data.inspections}
-    assert generate_facts(data, TemplateBank(), path) == 0
+    assert generate_facts(data, TemplateBank(), path).written == 0
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:20])  # killed in the middle of the fourth line
-    assert generate_facts(data, TemplateBank(), path) == 5
+    assert generate_facts(data, TemplateBank(), path).written == 5
     assert path.read_bytes() == whole
 
 

@@ -71,7 +71,7 @@ def test_a_stock_checkpoint_loads_whole_and_only_the_fusion_is_new(stock, loaded
         assert torch.equal(ours.pop(name), parameter), name
     assert ours
     assert all(name.startswith("model.fusion.") for name in ours)
-    batch = encode_prompts(processor, mixed_rows(), use_facts=False)
+    batch = encode_prompts(processor, mixed_rows(), facts="none")
     assert torch.equal(model(**batch).logits, plain(**batch).logits)
 
 
@@ -95,10 +95,10 @@ def test_rows_in_a_mixed_batch_answer_as_they_do_alone(loaded):
         assert torch.allclose(alone[0], together[index], atol=1e-5)
 
 
-@pytest.mark.parametrize("use_facts", [True, False])
-def test_cached_and_uncached_generation_agree_token_for_token(loaded, use_facts):
+@pytest.mark.parametrize("facts", ["fusion", "hard", "none"])
+def test_cached_and_uncached_generation_agree_token_for_token(loaded, facts):
     model, processor = loaded
-    batch = encode_prompts(processor, mixed_rows(), use_facts=use_facts)
+    batch = encode_prompts(processor, mixed_rows(), facts=facts)
     # A random model may write an image token, which without a cache would be taken for an image of the prompt.
     options = {"max_new_tokens": 6, "do_sample": False, "suppress_tokens": [model.config.image_token_id]}
     answers = [model.generate(**batch, **options, use_cache=cache) for cache in (True, False)]

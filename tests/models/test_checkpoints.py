@@ -20,7 +20,7 @@ def test_a_stock_checkpoint_loads_whole_and_only_the_fusion_is_new(stock):
         assert torch.equal(ours.pop(name), parameter), name
     assert ours
     assert all(name.startswith("model.fusion.") for name in ours)
-    batch = encode_prompts(processor, [row(0)], use_facts=False)
+    batch = encode_prompts(processor, [row(0)], facts="none")
     assert torch.equal(model(**batch).logits, plain(**batch).logits)
 
 

@@ -18,7 +18,7 @@ from tests.models.test_adapters import make_adapter, rows
 @pytest.mark.parametrize("name", BUILDERS)
 def test_merged_and_plain_models_answer_as_the_adapter_does(name, tmp_path):
     adapted, processor = make_adapter(tmp_path, name)
-    (tmp_path / "adapter" / "sage_inference.json").write_text('{"use_facts": true, "stage": "sfe"}')
+    (tmp_path / "adapter" / "sage_inference.json").write_text('{"facts": "fusion", "stage": "sfe"}')
     merge_adapter(tmp_path / "adapter", tmp_path / "merged")
     merged, _ = load_pretrained(tmp_path / "merged")
     assert not hasattr(merged, "peft_config")
@@ -33,7 +33,7 @@ def test_merged_and_plain_models_answer_as_the_adapter_does(name, tmp_path):
     assert {key: value.shape for key, value in plain.state_dict().items()} == {
         key: value.shape for key, value in base.state_dict().items()
     }
-    without_facts = encode_prompts(processor, rows(), use_facts=False)
+    without_facts = encode_prompts(processor, rows(), facts="none")
     assert torch.allclose(plain(**without_facts).logits, adapted(**without_facts).logits, atol=1e-4)
     settings = json.loads((tmp_path / "plain" / "processor_config.json").read_text())
     assert not settings["processor_class"].startswith("Sage")

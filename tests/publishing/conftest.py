@@ -61,7 +61,7 @@ def publish(hub: FakeHub, tmp_path: Path) -> Publish:
 def run_record(stage: str = "sfe", **changes: object) -> RunRecord:
     """A record with round numbers."""
     stage_2 = stage in ("dpo", "edpo")
-    method = {"use_facts": True, "patch_similarity": "nearest", "fusion_keys": "patch", "fusion_values": "difference"}
+    method = {"facts": "fusion", "patch_similarity": "nearest", "fusion_keys": "patch", "fusion_values": "difference"}
     if stage_2:
         method |= {"pairs": "both", "entropy": "term", "objective": "dpo", "beta": 0.1, "eta": 0.5, "kl_coef": 0.2}
     values = {
@@ -109,7 +109,7 @@ def finished_run(tiny, tmp_path: Path) -> Path:
     directory = tmp_path / "runs" / "sfe"
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
-    write_json(directory / "sage_inference.json", {"use_facts": True, "reference_in_prompt": False, "stage": "sfe"})
+    write_json(directory / "sage_inference.json", {"facts": "fusion", "reference_in_prompt": False, "stage": "sfe"})
     write_run_record(directory, run_record())
     for name in (
         "training_args.bin",

@@ -14,7 +14,7 @@ from sage_trl.publishing.card import CardFacts, render_card
 from tests.conftest import picture
 from tests.publishing.conftest import hub_environment, run_record
 
-PROMPTING = {"use_facts": True, "reference_in_prompt": False}
+PROMPTING = {"facts": "fusion", "reference_in_prompt": False}
 FIGURES = {
     "accuracy": 0.8125,
     "accuracy_by_level": {"standard_comparison": 0.5},

@@ -29,7 +29,7 @@ def dataset(tmp_path_factory) -> Path:
     groups = ("train=4", "validation=2", "test=2", "unseen=0")
     for arguments in (
         ("build_dataset.py", "--source", "synthetic", "--output", directory, "--seed", 0, "--groups", *groups),
-        ("generate_facts.py", "--dataset", directory),
+        ("generate_facts.py", "--dataset", directory, "--model", "template"),
         ("score_mle.py", "--dataset", directory, "--judge", "rule"),
     ):
         result = run(*arguments)

@@ -81,7 +81,7 @@ def test_a_model_that_wants_no_facts_needs_none(
 ) -> None:
     (ad_pl / "facts.jsonl").unlink()
     note = model / "sage_inference.json"
-    write_json(note, {"use_facts": False, "reference_in_prompt": True, "stage": "sft"})
+    write_json(note, {"facts": "none", "reference_in_prompt": True, "stage": "sft"})
     try:
         assert run_tool_file("evaluate.py", *arguments, "--setting", "one_shot", "--quiet") == 0
     finally:

@@ -66,7 +66,7 @@ def dataset(tmp_path_factory) -> Path:
     groups = ("train=8", "validation=3", "test=3", "unseen=0")
     for arguments in (
         ("build_dataset.py", "--source", "synthetic", "--output", directory, "--seed", 0, "--groups", *groups),
-        ("generate_facts.py", "--dataset", directory),
+        ("generate_facts.py", "--dataset", directory, "--model", "template"),
         ("score_mle.py", "--dataset", directory, "--judge", "rule"),
     ):
         result = run(*arguments)
@@ -113,7 +113,7 @@ def test_both_stages_train_one_after_the_other(dataset, tmp_path):
     assert {"delta_entropy/mean", "delta_entropy/bias", "rewards/margins"} <= logged
     assert {"rewards/margins_min_pairs", "rewards/margins_max_pairs"} & logged
     note = json.loads((tmp_path / "edpo" / "sage_inference.json").read_text())
-    assert note == {"use_facts": True, "reference_in_prompt": False, "stage": "edpo"}
+    assert note == {"facts": "fusion", "reference_in_prompt": False, "stage": "edpo"}
 
 
 @pytest.mark.slow
@@ -203,7 +203,7 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path):
         ({"dataset": "nowhere"}, ["nowhere", "no such dataset directory"]),
         ({"split": "trian"}, ["'trian'", "train"]),
         ({"stage": "edpo", "model": "tiny"}, ["tiny", "stage 1"]),
-        ({"facts": "no.jsonl"}, ["no.jsonl", "no such file"]),
+        ({"facts_file": "no.jsonl"}, ["no.jsonl", "no such file"]),
         ({"fusion_num_heads": 3}, ["fusion_num_heads 3", "32"]),
         ({"eval_strategy": "steps"}, ["the trainer cannot be built", "eval_dataset"]),
     ],

@@ -88,7 +88,7 @@ def test_the_saved_model_says_how_it_wants_to_be_prompted(tiny, tmp_path):
     trainer = make_trainer(tiny, tmp_path)
     trainer.save_model()
     note = read_json(tmp_path / "sage_inference.json")
-    assert note == {"use_facts": True, "reference_in_prompt": False, "stage": "sfe"}
+    assert note == {"facts": "fusion", "reference_in_prompt": False, "stage": "sfe"}
 
 
 def test_unknown_parts_are_refused(tiny, tmp_path):
@@ -101,7 +101,7 @@ def test_rows_without_facts_are_refused_where_facts_are_to_be_fused(tiny, tmp_pa
     bare = {**rows()[0], "facts": []}
     with pytest.raises(DataError, match="g0/q1 has no facts"):
         trainer.data_collator([bare])
-    plain = make_trainer(tiny, tmp_path, use_facts=False)
+    plain = make_trainer(tiny, tmp_path, facts="none")
     assert "fact_input_ids" not in plain.data_collator([bare])
 
 

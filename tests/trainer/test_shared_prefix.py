@@ -173,14 +173,14 @@ def test_every_loss_on_the_margin_is_the_stock_trainer_s(loss_type, tmp_path):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-@pytest.mark.parametrize("use_facts", [True, False])
-def test_sfe_on_trees_is_the_stock_trainer_s_step(name, use_facts, tmp_path):
+@pytest.mark.parametrize("facts", ["fusion", "hard", "none"])
+def test_sfe_on_trees_is_the_stock_trainer_s_step(name, facts, tmp_path):
     policy, _, processor = load(name, tmp_path)
     rows = [{**one, "completion": one["rejected"]} for one in mixed_groups()]
     # The same answer in two rows counts twice.
     rows.append(rows[0])
     dataset = Dataset.from_list(rows)
-    args = SFEConfig(str(tmp_path), use_facts=use_facts, reference_dropout=0.0, **COMMON)
+    args = SFEConfig(str(tmp_path), facts=facts, reference_dropout=0.0, **COMMON)
     trainer = SFETrainer(copy.deepcopy(policy), args, train_dataset=dataset, processing_class=processor)
     batch = trainer.data_collator(rows)
     assert "tree_spans" in batch
@@ -193,19 +193,19 @@ def test_sfe_on_trees_is_the_stock_trainer_s_step(name, use_facts, tmp_path):
     )
     for key, parameter in stock.model.named_parameters():
         parameter.requires_grad_(trainer.model.get_parameter(key).requires_grad)
-    plain = SFECollator(processor, use_facts=use_facts)(rows)
+    plain = SFECollator(processor, facts=facts)(rows)
     assert_equal_steps(ours, loss_and_gradients(stock, plain))
     # The `Trainer` normalises by the labels it counts.
     assert (batch["labels"] != -100).sum() == (plain["labels"] != -100).sum()
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-@pytest.mark.parametrize("use_facts", [True, False])
+@pytest.mark.parametrize("facts", ["fusion", "none"])
 @pytest.mark.parametrize("shared_prefix", [True, False])
-def test_the_vision_tower_sees_each_image_once(name, use_facts, shared_prefix, tmp_path):
+def test_the_vision_tower_sees_each_image_once(name, facts, shared_prefix, tmp_path):
     policy, _, processor = load(name, tmp_path)
     rows = [{**one, "completion": one["chosen"]} for one in mixed_groups()]
-    options = {"use_facts": use_facts, "shared_prefix": shared_prefix, "reference_dropout": 0.0, **COMMON}
+    options = {"facts": facts, "shared_prefix": shared_prefix, "reference_dropout": 0.0, **COMMON}
     trainer = SFETrainer(
         policy, SFEConfig(str(tmp_path), **options), train_dataset=Dataset.from_list(rows), processing_class=processor
     )
@@ -220,7 +220,7 @@ def test_the_vision_tower_sees_each_image_once(name, use_facts, shared_prefix, t
     every = {name: value for name, value in batch.items() if name not in is_same}
     assert_equal_steps((once, gradients, metrics), loss_and_gradients(trainer, every))
     # Three images and, where facts are fused, the two references behind the three rows or trees that have one.
-    pixels = [every["pixel_values"], every["reference_pixel_values"]] if use_facts else [every["pixel_values"]]
+    pixels = [every["pixel_values"], every["reference_pixel_values"]] if facts == "fusion" else [every["pixel_values"]]
     assert len(seen) == len(pixels)
     for count, of_all in zip(seen, pixels, strict=True):
         assert count < len(of_all)
@@ -233,7 +233,7 @@ def test_a_reference_in_the_prompt_and_earlier_turns(tmp_path):
         row(0, prompt=question_messages(QUESTIONS[index], turns[:index]), completion=assistant(ANSWERS[index]))
         for index in range(3)
     ]
-    options = {"use_facts": False, "reference_in_prompt": True}
+    options = {"facts": "none", "reference_in_prompt": True}
     losses = []
     for shared in (True, False):
         args = SFEConfig(str(tmp_path), shared_prefix=shared, reference_dropout=0.0, **options, **COMMON)

@@ -34,7 +34,7 @@ def load_stock(directory: Path, dtype: torch.dtype = torch.float32) -> InternVLF
 
 
 def count_tiles(processor, image) -> int:
-    ids = encode_prompts(processor, [row(0, images=[image])], use_facts=False)["input_ids"]
+    ids = encode_prompts(processor, [row(0, images=[image])], facts="none")["input_ids"]
     return int((ids == processor.image_token_id).sum()) // processor.image_seq_length
 
 
@@ -90,7 +90,7 @@ def test_tiles_of_another_size_than_the_tower_was_trained_with(tmp_path):
     assert_equal_logits(native, settings, tensors, length=90, tile_size=48)
     _, processor = checkpoints.load_pretrained(native)
     assert processor.image_seq_length == 36
-    assert encode_prompts(processor, [row(0)], use_facts=False)["pixel_values"].shape[-2:] == (48, 48)
+    assert encode_prompts(processor, [row(0)], facts="none")["pixel_values"].shape[-2:] == (48, 48)
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["tied", "stored"])
@@ -188,7 +188,7 @@ def test_images_are_cut_and_normalised_as_released(tmp_path, kind):
     # Three tiles side by side and the thumbnail; a square is one tile.
     assert count_tiles(processor, picture(0, width=96, height=32)) == 4
     assert count_tiles(processor, picture(1)) == 1
-    batch = encode_prompts(processor, [row(0)], use_facts=False)
+    batch = encode_prompts(processor, [row(0)], facts="none")
     pixels = torch.tensor(list(row(0)["images"][0].get_flattened_data()), dtype=torch.float32).T.reshape(3, 32, 32)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = (pixels / 255 - mean[:, None, None]) / std[:, None, None]
@@ -212,7 +212,7 @@ def test_replies_end_with_the_turn(tmp_path, kind):
     with torch.no_grad():  # the end of the turn becomes the likeliest token everywhere
         model.lm_head.weight.zero_()
         model.model.language_model.norm.weight.fill_(0.0)
-    batch = encode_prompts(processor, [row(0)], use_facts=False)
+    batch = encode_prompts(processor, [row(0)], facts="none")
     bias = {(end,): 10.0}
     reply = model.generate(**batch, max_new_tokens=5, do_sample=False, sequence_bias=bias)
     assert reply[0, batch["input_ids"].shape[1] :].tolist() == [end]

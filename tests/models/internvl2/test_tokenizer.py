@@ -119,7 +119,7 @@ def test_chats_are_written_as_by_the_released_code(tmp_path, kind, begin):
     messages.insert(0, {"role": "system", "content": "Be brief."})
     chat = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     assert chat == f"{begin}<|im_start|>system\nBe brief.<|im_end|>{turns}"
-    ids = encode_prompts(processor, [row(0)], use_facts=False)["input_ids"][0].tolist()
+    ids = encode_prompts(processor, [row(0)], facts="none")["input_ids"][0].tolist()
     tokenizer = processor.tokenizer
     opening = [tokenizer.bos_token_id] if begin else []
     assert ids[: len(opening) + 1] == [*opening, tokenizer.convert_tokens_to_ids("<|im_start|>")]

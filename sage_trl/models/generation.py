@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from sage_trl.evaluation.controls import Row
-from sage_trl.evaluation.shared_prompts import SharedPrompts, generation_inputs, share_prompts
 from sage_trl.models.encoding import encode_prompts
+from sage_trl.models.prompt import FactUse
+from sage_trl.models.shared_prompts import SharedPrompts, generation_inputs, share_prompts
 
 
 class ModelReplyGenerator:
@@ -21,21 +22,26 @@ class ModelReplyGenerator:
         model: a loaded model, on the device where it shall run; put into evaluation mode.
         processor: its processor, as `load_pretrained` returns it.
         max_new_tokens: longest reply in tokens; a longer one is cut.
-        use_facts: give the rows' facts to the model.
+        facts: what becomes of the rows' facts.
         reference_in_prompt: show the reference as an image of the prompt, with wording that makes it the baseline.
     """
 
     def __init__(
-        self, model: Any, processor: Any, max_new_tokens: int, use_facts: bool, reference_in_prompt: bool
+        self,
+        model: Any,
+        processor: Any,
+        max_new_tokens: int,
+        facts: FactUse = "fusion",
+        reference_in_prompt: bool = False,
     ) -> None:
         self._model = model.eval()
         self._processor = processor
-        self._options = {"use_facts": use_facts, "reference_in_prompt": reference_in_prompt}
+        self._options: dict[str, Any] = {"facts": facts, "reference_in_prompt": reference_in_prompt}
         self._config = _greedy_config(model, max_new_tokens)
 
     @torch.inference_mode()
-    def __call__(self, rows: list[Row]) -> list[str]:
-        """Reply to rows with decoded images; see `questions.EvaluationQuestion` for their fields."""
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Reply to rows with decoded images; see `encode_prompts` for their fields."""
         shared = share_prompts(self._processor, rows, self._options)
         if shared is None:
             inputs = self._to_model(encode_prompts(self._processor, rows, **self._options))

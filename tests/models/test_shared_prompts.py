@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from sage_trl.evaluation.generation import ModelReplyGenerator
-from sage_trl.evaluation.shared_prompts import share_prompts
 from sage_trl.models.checkpoints import load_pretrained
+from sage_trl.models.generation import ModelReplyGenerator
 from sage_trl.models.prompt import question_messages
+from sage_trl.models.shared_prompts import share_prompts
 from tests.conftest import picture, row
 from tests.models.stock_checkpoints import BUILDERS, save_stock
 
@@ -46,10 +46,10 @@ def rows_of_groups():
     return sorted((one for group in groups for one in group), key=lambda one: len(str(one["prompt"])))
 
 
-@pytest.mark.parametrize(("use_facts", "in_prompt"), [(True, False), (False, False), (False, True)])
-def test_replies_are_those_of_the_rows_alone(loaded, use_facts, in_prompt):
+@pytest.mark.parametrize(("facts", "in_prompt"), [("fusion", False), ("hard", False), ("none", True)])
+def test_replies_are_those_of_the_rows_alone(loaded, facts, in_prompt):
     rows = rows_of_groups()
-    reply = ModelReplyGenerator(*loaded, max_new_tokens=8, use_facts=use_facts, reference_in_prompt=in_prompt)
+    reply = ModelReplyGenerator(*loaded, max_new_tokens=8, facts=facts, reference_in_prompt=in_prompt)
     encoded = []
     encode = loaded[0].model.get_image_features
     loaded[0].model.get_image_features = lambda *args, **inputs: encoded.append(1) or encode(*args, **inputs)
@@ -59,20 +59,20 @@ def test_replies_are_those_of_the_rows_alone(loaded, use_facts, in_prompt):
     assert len(set(together)) > len(rows) // 2
     assert together == [reply([one])[0] for one in rows]
     # All prompts in one pass, and all references in another.
-    assert passes == (2 if use_facts else 1)
+    assert passes == (2 if facts == "fusion" else 1)
 
 
 def test_each_prompt_is_cut_where_its_group_parts(loaded):
     _, processor = loaded
     rows = rows_of_groups()
-    options = {"use_facts": True, "reference_in_prompt": False}
+    options = {"facts": "fusion", "reference_in_prompt": False}
     shared = share_prompts(processor, rows, options)
     assert len(shared.prefixes["input_ids"]) == 4
     for index, one in enumerate(rows):
         owner = shared.owners[index]
         before = shared.prefixes["input_ids"][owner][shared.prefixes["attention_mask"][owner].bool()]
         behind = shared.suffix_ids[index][shared.suffix_mask[index].bool()]
-        alone = ModelReplyGenerator(*loaded, 1, use_facts=True, reference_in_prompt=False)
+        alone = ModelReplyGenerator(*loaded, 1, facts="fusion", reference_in_prompt=False)
         assert torch.equal(torch.cat([before, behind]), prompt_ids(alone, one))
         assert len(behind) >= 1
 
@@ -88,4 +88,4 @@ def prompt_ids(reply, one):
 
 def test_rows_that_share_nothing_are_not_cut(loaded):
     rows = [row(0), row(1), row(2, reference=False)]
-    assert share_prompts(loaded[1], rows, {"use_facts": True, "reference_in_prompt": False}) is None
+    assert share_prompts(loaded[1], rows, {"facts": "fusion", "reference_in_prompt": False}) is None

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from sage_trl.evaluation.controls import Row
 from sage_trl.models.adapters import is_adapted
 from sage_trl.models.encoding import encode_prompt_ids, encode_prompts
-from sage_trl.models.fact_enhanced import FACT_TOKEN
+from sage_trl.models.prompt import FACT_TOKEN
 from sage_trl.models.same_images import ImageKeys
 from sage_trl.trees.prefix_tree import common_prefix
 
@@ -37,13 +36,15 @@ class SharedPrompts:
     suffix_mask: Tensor
 
 
-def share_prompts(processor: Any, rows: Sequence[Row], options: Mapping[str, bool]) -> SharedPrompts | None:
+def share_prompts(
+    processor: Any, rows: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+) -> SharedPrompts | None:
     """Cut the prompts of rows with decoded images; None where nothing is shared.
 
     Args:
         processor: a Sage processor.
         rows: as in `encode_prompts`.
-        options: `use_facts` and `reference_in_prompt`.
+        options: `facts` and `reference_in_prompt`.
     """
     key_of = ImageKeys()
     groups: dict[Any, list[int]] = {}

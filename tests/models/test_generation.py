@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sage_trl.evaluation.generation import ModelReplyGenerator
+from sage_trl.models.generation import ModelReplyGenerator
 from sage_trl.models.prompt import question_messages
 from sage_trl.models.tiny import TinySize, build_tiny_internvl
 
@@ -43,14 +43,16 @@ def row(number: int, with_reference: bool) -> dict[str, Any]:
     }
 
 
-def generator(tiny: tuple[Any, Any], use_facts: bool = True, in_prompt: bool = False) -> ModelReplyGenerator:
-    return ModelReplyGenerator(*tiny, max_new_tokens=6, use_facts=use_facts, reference_in_prompt=in_prompt)
+def generator(tiny: tuple[Any, Any], facts: str = "fusion", in_prompt: bool = False) -> ModelReplyGenerator:
+    return ModelReplyGenerator(*tiny, max_new_tokens=6, facts=facts, reference_in_prompt=in_prompt)
 
 
-@pytest.mark.parametrize(("use_facts", "in_prompt"), [(True, False), (False, True), (False, False)])
-def test_a_reply_does_not_depend_on_its_batch(tiny: tuple[Any, Any], use_facts: bool, in_prompt: bool) -> None:
+@pytest.mark.parametrize(
+    ("facts", "in_prompt"), [("fusion", False), ("none", True), ("none", False), ("hard", False), ("hard", True)]
+)
+def test_a_reply_does_not_depend_on_its_batch(tiny: tuple[Any, Any], facts: str, in_prompt: bool) -> None:
     rows = [row(number, with_reference=number % 3 != 0) for number in range(5)]
-    reply = generator(tiny, use_facts, in_prompt)
+    reply = generator(tiny, facts, in_prompt)
 
     together = reply(rows)
 
@@ -81,7 +83,7 @@ def test_facts_and_reference_reach_the_model(tiny: tuple[Any, Any], monkeypatch:
     monkeypatch.setattr(tiny[0], "generate", lambda **batch: seen.append(batch) or generate(**batch))
 
     generator(tiny)([row(0, with_reference=True), row(1, with_reference=False)])
-    generator(tiny, use_facts=False)([row(0, with_reference=True)])
+    generator(tiny, facts="none")([row(0, with_reference=True)])
 
     assert seen[0]["fact_input_ids"].shape[:2] == (2, 2)
     assert seen[0]["reference_mask"].tolist() == [True, False]

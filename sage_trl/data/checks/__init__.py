@@ -1,0 +1,1 @@
+"""The checks of `validation.check_dataset`, one concern to a file."""
