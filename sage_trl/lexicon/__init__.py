@@ -1,6 +1,7 @@
 """The language of defects: the rule author writes with it and the rule judge reads with it."""
 
 from sage_trl.lexicon.defects import GOOD_PART, KNOWN_TYPES, DefectTerms, article, same_family, terms_for
+from sage_trl.lexicon.names import readable_category, readable_type
 from sage_trl.lexicon.places import (
     CELLS,
     HALVES,
@@ -30,6 +31,8 @@ __all__ = [
     "place_score",
     "read_sentence",
     "read_verdict",
+    "readable_category",
+    "readable_type",
     "same_family",
     "terms_for",
     "touches",
