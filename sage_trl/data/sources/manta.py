@@ -95,18 +95,16 @@ class MantaSource:
 
 def _read_file(path: Path, root: Path, language: Language, faults: FaultList) -> Iterator[Group]:
     for field, entry in read_entries(MontageEntry, path, faults):
-        folder = root / "ImageData" / entry.domain
-        test = image_of(entry.test_image, folder, root, path, f"{field}.test_image", faults)
+        folder = root / "ImageData"
+        test = image_of(f"{entry.domain}/{entry.test_image}", folder, root, path, f"{field}.test_image", faults)
         reference = None
         if entry.reference_image:
-            reference = image_of(entry.reference_image, folder, root, path, f"{field}.reference_image", faults)
-        questions = tuple(
-            question
-            for number, asked in enumerate(entry.question_answer)
-            if (
-                question := _question(number, asked, entry, path, f"{field}.question_answer.{number}", language, faults)
-            )
-        )
+            named = f"{entry.domain}/{entry.reference_image}"
+            reference = image_of(named, folder, root, path, f"{field}.reference_image", faults)
+        questions = []
+        for number, asked in enumerate(entry.question_answer):
+            with faults.collecting():
+                questions.append(_question(number, asked, entry, path, f"{field}.question_answer.{number}", language))
         if test is None:
             continue
         folders = [part.lower() for part in PurePosixPath(entry.test_image).parts[:-1]]
@@ -114,7 +112,7 @@ def _read_file(path: Path, root: Path, language: Language, faults: FaultList) ->
         if any(name in BAD_FOLDERS for name in folders) and not any(name in GOOD_FOLDERS for name in folders):
             label = "anomaly"
         category = PurePosixPath(entry.test_image).parts[0] if folders else entry.domain
-        name = name_of(test, root / "ImageData")
+        name = name_of(test, folder)
         photo = Photo(name, test, category, label, name, reference=reference)
         level = LEVEL_OF_PAIR_TYPE[entry.pair_type]
         yield Group(f"{name}/{level}", "manta", photo, level, tuple(questions))

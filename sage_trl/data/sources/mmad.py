@@ -37,6 +37,7 @@ from sage_trl.lexicon import read_verdict
 from sage_trl.records import Level, Question
 
 FILE = "mmad.json"
+Paths = Annotated[tuple[str, ...], Field(strict=False)]
 Words = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -63,8 +64,8 @@ class ImageEntry(Entry):
 
     conversation: Annotated[list[Choice], Field(min_length=1)]
     mask_path: str | None = None
-    similar_templates: list[str] = []
-    random_templates: list[str] = []
+    similar_templates: Paths = ()
+    random_templates: Paths = ()
 
 
 class MmadSource:
@@ -107,10 +108,9 @@ def _groups(image: str, entry: ImageEntry, root: Path, options: SourceOptions, f
         else (entry.similar_templates, "similar_templates")
     )
     reference = None
-    if templates and options.pairing != "none":
-        number = (
-            random.Random(f"{options.seed} {image}").randrange(len(templates)) if options.pairing == "random" else 0
-        )
+    if templates:
+        rng = random.Random(f"{options.seed} {image}")
+        number = rng.randrange(len(templates)) if options.pairing == "random" else 0
         reference = image_of(templates[number], root, root, path, f"{image}.{field}.{number}", faults)
     mask = _mask_of(image, entry, root, faults) if entry.mask_path else None
     if test is None:

@@ -8,7 +8,7 @@
 
 A row of `image_anno.csv` (with or without the line of column names), with one defect type or several:
 
-    candle/Data/Images/Anomaly/000.JPG,"chunk of wax missing,foreign particals on candle",candle/Data/Masks/Anomaly/000.png
+    candle/Data/Images/Anomaly/000.JPG,"melt,foreign particals on candle",candle/Data/Masks/Anomaly/000.png
 
 The split of a photo is that of `--split-file`: `2cls_highshot` and `2cls_fewshot` have defects on both sides. With
 `1cls`, whose training side is normal only, that side holds the references, and the others are divided by our shares.
@@ -21,6 +21,7 @@ import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from sage_trl.data.faults import FaultList
 from sage_trl.data.sources.base import Part, SourceOptions, root_of
@@ -142,7 +143,7 @@ def _rows(path: Path, columns: tuple[str, ...], faults: FaultList) -> Iterator[t
         faults.add(path, None, f"not UTF-8: {error}", "save the table as UTF-8")
         return
     reader = csv.reader(text.splitlines())
-    for fields in reader:
+    for fields in _fields(reader, path, faults):
         if not fields or tuple(name.strip().lower() for name in fields) == columns:
             continue
         if len(fields) < len(columns) - 1 or len(fields) > len(columns):
@@ -153,3 +154,10 @@ def _rows(path: Path, columns: tuple[str, ...], faults: FaultList) -> Iterator[t
         # A line of a normal image may end without its empty mask.
         padded = [field.strip() for field in fields] + [""] * (len(columns) - len(fields))
         yield reader.line_num, dict(zip(columns, padded, strict=True))
+
+
+def _fields(reader: Any, path: Path, faults: FaultList) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        faults.add(path, reader.line_num, f"no table: {error}", "restore the file")
