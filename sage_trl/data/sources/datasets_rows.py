@@ -100,8 +100,8 @@ def _read_split(
             faults.add(root, None, f"{place} field {columns['label']!r}: {error}", remedy)
             continue
         category = str(row.get(columns["category"]) or options.category or "part")
-        read = partial(_image_bytes, rows, index, columns["image"])
-        mask = partial(_image_bytes, rows, index, columns["mask"]) if row.get(columns["mask"]) else None
+        read = partial(_image_bytes, rows, index, columns["image"], root / place)
+        mask = partial(_image_bytes, rows, index, columns["mask"], root / place) if row.get(columns["mask"]) else None
         if label != NORMAL and mask is None and columns["mask"] in rows.column_names:
             faults.add(root, None, f"{place} field {columns['mask']!r}: {label!r} without a mask", "add the mask")
         yield Photo(
@@ -117,7 +117,7 @@ def _read_split(
         )
 
 
-def _image_bytes(rows: Dataset, index: int, column: str) -> bytes:
+def _image_bytes(rows: Dataset, index: int, column: str, name: Path) -> bytes:
     """Bytes of an image in a row.
 
     Raises:
@@ -129,7 +129,7 @@ def _image_bytes(rows: Dataset, index: int, column: str) -> bytes:
     if content is None and path and Path(path).is_file():
         content = Path(path).read_bytes()
     if content is None:
-        raise DataError.at(f"row {index}", None, f"field {column!r}: no image", "add the image, or remove the row")
+        raise DataError.at(name, None, f"field {column!r}: no image", "add the image, or remove the row")
     return bytes(content)
 
 

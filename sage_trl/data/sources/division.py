@@ -70,7 +70,8 @@ def assign_splits(photos: Sequence[Photo], shares: Mapping[str, float], seed: in
     units: defaultdict[Hashable, Counter[Hashable]] = defaultdict(Counter)
     for photo in photos:
         if photo.split is None and not photo.is_reference:
-            units[photo.unit][photo.category, photo.label] += 1
+            # Strata smaller than a split's share would all go to one split; the wider ones even that out.
+            units[photo.unit].update([(photo.category, photo.label), photo.category, photo.label == NORMAL, "all"])
     splits = split_units(units, shares, seed)
     placed = [photo if photo.split else replace(photo, split=splits.get(photo.unit)) for photo in photos]
     asked: defaultdict[str, Counter[str]] = defaultdict(Counter)
