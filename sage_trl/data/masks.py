@@ -15,7 +15,7 @@ from sage_trl.errors import DataError
 Mask = NDArray[np.bool_]
 Box = tuple[float, float, float, float]
 
-# A mask that holds labels has few values; one that was scaled smoothly or saved as JPEG has many, and is cut at half.
+# A mask that holds labels has few values; one that was scaled smoothly has many, and like a JPEG is cut at half.
 MOST_LABELS = 16
 # Regions closer than this share of the mask's side are one defect; smaller than this share of the largest is a speck.
 MERGE_GAP = 0.02
@@ -58,7 +58,8 @@ def decode_mask(content: bytes, name: Path | str, picture: Image.Image, orientat
         sizes = f"{pixels.size[0]}x{pixels.size[1]} pixels, but its picture has {picture.size[0]}x{picture.size[1]}"
         raise DataError.at(name, None, f"mask of {sizes}", "save the mask at the size of the picture")
     values = _levels(turned)
-    mask: Mask = values > (values.max() / 2 if len(np.unique(values)) > MOST_LABELS else 0)
+    is_noisy = pixels.format == "JPEG" or len(np.unique(values)) > MOST_LABELS
+    mask: Mask = values > (values.max() / 2 if is_noisy else 0)
     if not mask.any():
         remedy = "paint the defect, or move the picture to the good ones"
         raise DataError.at(name, None, "empty mask: it marks no pixel", remedy)
@@ -83,8 +84,8 @@ def regions_of(mask: Mask) -> tuple[Region, ...]:
     """Connected regions (diagonal neighbours count), near ones merged and specks left out, from the largest on."""
     height, width = mask.shape
     gap = MERGE_GAP * max(height, width)
-    merged: list[_Extent] = []
-    for extent in sorted(_components(mask), key=lambda one: -one.area):
+    merged: list[Extent] = []
+    for extent in sorted(connected_extents(mask), key=lambda one: -one.area):
         near = extent
         while touching := [other for other in merged if other.is_near(near, gap)]:
             merged = [other for other in merged if other not in touching]
@@ -103,7 +104,7 @@ def regions_of(mask: Mask) -> tuple[Region, ...]:
 
 
 @dataclass(frozen=True)
-class _Extent:
+class Extent:
     """Pixels of a region: left, top, right and bottom (both exclusive), and how many they are."""
 
     left: int
@@ -112,12 +113,12 @@ class _Extent:
     bottom: int
     area: int
 
-    def is_near(self, other: _Extent, gap: float) -> bool:
+    def is_near(self, other: Extent, gap: float) -> bool:
         across = self.left - gap < other.right and other.left - gap < self.right
         return across and self.top - gap < other.bottom and other.top - gap < self.bottom
 
-    def joined(self, other: _Extent) -> _Extent:
-        return _Extent(
+    def joined(self, other: Extent) -> Extent:
+        return Extent(
             min(self.left, other.left),
             min(self.top, other.top),
             max(self.right, other.right),
@@ -126,7 +127,7 @@ class _Extent:
         )
 
 
-def _components(mask: Mask) -> list[_Extent]:
+def connected_extents(mask: Mask) -> list[Extent]:
     """Extents of the connected components, by joining runs of pixels from row to row."""
     parents: list[int] = []
     runs: list[tuple[int, int, int]] = []
@@ -153,9 +154,9 @@ def _components(mask: Mask) -> list[_Extent]:
                     break
                 parents[find(run)] = find(index)
         above = current
-    extents: dict[int, _Extent] = {}
+    extents: dict[int, Extent] = {}
     for index, (row, start, stop) in enumerate(runs):
-        extent = _Extent(start, row, stop, row + 1, stop - start)
+        extent = Extent(start, row, stop, row + 1, stop - start)
         label = find(index)
         extents[label] = extents[label].joined(extent) if label in extents else extent
     return list(extents.values())

@@ -126,7 +126,7 @@ def _with_splits(photos: list[Photo], root: Path, split_file: str, faults: Fault
         if split is None:
             faults.add(photo.path, None, f"has no line in {table.name}", "add a line, or give another --split-file")
         elif split_file == ONE_CLASS:
-            placed.append(replace(photo, is_reference=split == "train"))
+            placed.append(replace(photo, is_reference=split == "train" and photo.label == NORMAL))
         else:
             placed.append(replace(photo, split=split))
     return placed

@@ -104,7 +104,8 @@ def visa(tree: Tree) -> None:
         (base / "image_anno.csv").write_text("\n".join(labels) + "\n", encoding="utf-8")
     for name in ("1cls", "2cls_highshot"):
         (tree.root / "split_csv").mkdir(exist_ok=True)
-        (tree.root / f"split_csv/{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        own = [line.replace(",train,anomaly,", ",test,anomaly,") if name == "1cls" else line for line in lines]
+        (tree.root / f"split_csv/{name}.csv").write_text("\n".join(own) + "\n", encoding="utf-8")
 
 
 def folder(tree: Tree) -> None:
