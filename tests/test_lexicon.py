@@ -144,7 +144,17 @@ def test_places_in_words_by_hand() -> None:
     assert three == "along the left edge, in the upper left and in the centre"
 
 
-LABELS = "scratch_head thread_top broken_large color flip top_layer-lifted BadWeld scratches burnt anomalous".split()
+LABELS = [
+    "scratch_head",
+    "thread_top",
+    "color",
+    "flip",
+    "top_layer-lifted",
+    "BadWeld",
+    "scratches",
+    "burnt",
+    "anomalous",
+]
 
 
 @pytest.mark.parametrize("label", LABELS)

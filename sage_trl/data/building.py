@@ -105,8 +105,16 @@ def check_output(output: Path, force: bool) -> None:
 
 
 def _inspections(parts: Sequence[tuple[Scene, Part]], seed: int) -> list[Inspection]:
-    """The parts with their own questions, or with those that the rule author writes, in the order of the parts."""
-    written = iter(author_inspections([scene for scene, part in parts if not part.questions], seed))
+    """The parts with their own questions, or with those that the rule author writes, in the order of the parts.
+
+    Raises:
+        DataError: questions are to be written, and no part has a defect to ask about.
+    """
+    scenes = [scene for scene, part in parts if not part.questions]
+    if scenes and not any(scene.defects for scene in scenes):
+        remedy = "add parts with defects: questions that are all answered no teach nothing"
+        raise DataError(f"none of {len(scenes)} parts has a defect\n  remedy: {remedy}")
+    written = iter(author_inspections(scenes, seed))
     return [_with_own_questions(scene, part) if part.questions else next(written) for scene, part in parts]
 
 

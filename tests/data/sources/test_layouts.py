@@ -331,3 +331,12 @@ def test_pictures_of_16_bits(tmp_path: Path) -> None:
     build_dataset(open_source("mvtec"), SourceOptions(root=tree.root), tmp_path / "out")
     assert check_dataset(tmp_path / "out") == []
     assert open_image(path).getpixel((0, 0)) == (156, 156, 156)  # 40000 / 256
+
+
+def test_parts_without_any_defect_are_refused(tmp_path: Path) -> None:
+    tree = grow("folder", tmp_path / "root")
+    for path in (*tree.defective, *tree.mask_of.values()):
+        path.unlink()
+    with pytest.raises(DataError, match=r"none of \d+ parts has a defect"):
+        build_dataset(open_source("folder"), SourceOptions(root=tree.root, pairing="none"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
