@@ -11,7 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from sage_trl.errors import DataError
 from sage_trl.storage import read_json_lines
@@ -44,10 +54,20 @@ class Record(BaseModel):
 
 
 class Defect(Record):
-    """One defect of the test image. `box` is (x1, y1, x2, y2) as fractions of the image's width and height."""
+    """One defect of the test image.
+
+    `box` is (x1, y1, x2, y2) as fractions of the image's width and height, `share` the defect's size as a share of the
+    part where a mask tells it; without one the field is not written.
+    """
 
     type: Text
     box: Annotated[tuple[Fraction, Fraction, Fraction, Fraction], Field(strict=False)]
+    share: Fraction | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_an_unknown_share(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = write(self)
+        return {name: value for name, value in fields.items() if name != "share" or value is not None}
 
     @model_validator(mode="after")
     def _box_has_an_area(self) -> Defect:

@@ -13,12 +13,16 @@ from sage_trl.lexicon import (
     KNOWN_TYPES,
     article,
     cell_of,
+    edge_of,
     halves_of,
     place_noun,
     place_phrase,
     place_score,
+    places_in_words,
     read_sentence,
     read_verdict,
+    readable_category,
+    readable_type,
     same_family,
     terms_for,
     touches,
@@ -124,4 +128,49 @@ def test_families_and_articles() -> None:
         "an open circuit",
         "a nick",
         "spurious copper",
+    ]
+
+
+def test_places_in_words_by_hand() -> None:
+    strip, corner = (0.0, 0.1, 0.1, 0.9), (0.1, 0.1, 0.2, 0.2)
+    assert edge_of(strip) == "left" and edge_of((0.9, 0.2, 1.0, 0.8)) == "right"
+    assert edge_of((0.1, 0.0, 0.8, 0.15)) == "top" and edge_of((0.1, 0.85, 0.8, 1.0)) == "bottom"
+    # Too short, too far in, too wide.
+    assert {edge_of(box) for box in (corner, (0.4, 0.1, 0.5, 0.9), (0.0, 0.1, 0.4, 0.9))} == {None}
+    assert places_in_words([]) == ""
+    assert places_in_words([corner]) == places_in_words([corner, corner]) == "in the upper left"
+    assert places_in_words([strip, corner]) == "along the left edge and in the upper left"
+    three = places_in_words([strip, corner, (0.4, 0.4, 0.6, 0.6)])
+    assert three == "along the left edge, in the upper left and in the centre"
+
+
+LABELS = [
+    "scratch_head",
+    "thread_top",
+    "color",
+    "flip",
+    "top_layer-lifted",
+    "BadWeld",
+    "scratches",
+    "burnt",
+    "anomalous",
+]
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_readable_types_are_read_back_and_name_no_place(label: str) -> None:
+    name = readable_type(label)
+    assert name == name.lower() and not set("_-") & set(name)
+    for noun in terms_for(name).nouns:
+        said = read_sentence(f"Yes, there is {article(noun)} in the centre.", [name])
+        assert said.types == {name} and said.places == ("centre",) and not said.reasons
+
+
+def test_readable_names_by_hand() -> None:
+    assert readable_type("scratch_head") == "head scratch" and readable_type("Pin-Hole") == "pin-hole"
+    assert readable_type("misplaced") == "misplacement" and readable_type("loose screws") == "loose screw"
+    assert [readable_category(name) for name in ("pcb1", "metal_nut", "bottle cap")] == [
+        "board",
+        "metal nut",
+        "bottle cap",
     ]

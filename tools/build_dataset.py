@@ -11,6 +11,7 @@ from rich.table import Table
 
 from sage_trl.command_line import run_tool, seed_number
 from sage_trl.data.building import LevelCount, build_dataset
+from sage_trl.data.pairing import PAIRINGS
 from sage_trl.data.sources import SOURCES, SourceOptions, open_source
 from sage_trl.data.statistics_report import report_statistics
 from sage_trl.publishing.dataset_command import add_sharing_options, fetch_from_hub, push_to_hub
@@ -23,13 +24,30 @@ def _group_count(text: str) -> tuple[str, int]:
     return split, int(count)
 
 
+def _split_share(text: str) -> tuple[str, float]:
+    split, _, share = text.partition("=")
+    try:
+        return split, float(share)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not SPLIT=SHARE, such as train=0.8") from None
+
+
+def _column(text: str) -> tuple[str, str]:
+    ours, _, theirs = text.partition("=")
+    if not theirs:
+        raise argparse.ArgumentTypeError(f"{text!r} is not OURS=THEIRS, such as label=defect")
+    return ours, theirs
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     task = parser.add_mutually_exclusive_group()
     task.add_argument("--source", help=f"one of {', '.join(sorted(SOURCES))}")
     task.add_argument("--stats", type=Path, metavar="DIR", help="count a dataset; the plot goes to --output or DIR")
     task.add_argument("--from-hub", metavar="NAME", help="a dataset that --push-to-hub published")
-    parser.add_argument("--root", type=Path, help="directory of the source's files; not needed for synthetic")
+    parser.add_argument(
+        "--root", type=Path, help="directory of the source's files; for datasets, also a name on the hub"
+    )
     parser.add_argument("--output", type=Path, help="dataset directory to write, or to publish")
     parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument(
@@ -38,8 +56,25 @@ def _parse() -> argparse.Namespace:
         type=_group_count,
         default=[],
         metavar="SPLIT=NUMBER",
-        help="parts per split (synthetic), or at most this many (deep_pcb); 0 leaves a split out",
+        help="parts per split (synthetic), or at most this many (other sources); 0 leaves a split out",
     )
+    parser.add_argument("--pairing", choices=PAIRINGS, help="how a reference is picked; the source's own by default")
+    parser.add_argument(
+        "--split-shares",
+        nargs="+",
+        type=_split_share,
+        metavar="SPLIT=SHARE",
+        help="share of each split where the source does not say, such as train=0.8 test=0.2",
+    )
+    parser.add_argument("--split-file", default="2cls_highshot", help="visa: name of the file in split_csv")
+    parser.add_argument("--category", help="labelme, folder, datasets: what the part is called")
+    parser.add_argument("--licence", help="licence of the pictures, where the source does not state it")
+    parser.add_argument("--language", choices=("en", "zh"), default="en", help="ad_pl, manta: of the questions")
+    parser.add_argument("--views", choices=("whole", "each"), default="whole", help="manta: montages, or their views")
+    parser.add_argument(
+        "--columns", nargs="+", type=_column, default=[], metavar="OURS=THEIRS", help="datasets: names of its columns"
+    )
+    parser.add_argument("--copy-images", action="store_true", help="copy image files instead of naming them in place")
     parser.add_argument("--image-size", type=int, help="side of the pictures or crops in pixels")
     parser.add_argument("--defective-share", type=float, default=0.6, help="share of parts with a defect")
     parser.add_argument("--crops-per-defect", type=int, default=2, help="deep_pcb: shifted crops of each defect")
@@ -84,6 +119,14 @@ def _build(arguments: argparse.Namespace, console: Console) -> None:
         image_size=arguments.image_size,
         defective_share=arguments.defective_share,
         crops_per_defect=arguments.crops_per_defect,
+        pairing=arguments.pairing,
+        split_shares=dict(arguments.split_shares) if arguments.split_shares else None,
+        split_file=arguments.split_file,
+        category=arguments.category,
+        licence=arguments.licence,
+        language=arguments.language,
+        views=arguments.views,
+        columns=dict(arguments.columns),
     )
     source = open_source(arguments.source)
     columns = (SpinnerColumn(), TextColumn("{task.completed} parts"), TimeElapsedColumn())
@@ -94,6 +137,7 @@ def _build(arguments: argparse.Namespace, console: Console) -> None:
             options,
             arguments.output,
             force=arguments.force,
+            copy_images=arguments.copy_images,
             progress=lambda done: progress.update(task, completed=done),
         )
     console.print(_table(counts))

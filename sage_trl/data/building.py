@@ -1,12 +1,13 @@
-"""From a source to an AD-PL directory: writes the images, lets the author write the questions, moves all into place."""
+"""From a source to an AD-PL directory: places the images, lets the author write the questions, moves all into place."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -39,6 +40,7 @@ def build_dataset(
     output: Path,
     *,
     force: bool = False,
+    copy_images: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[DatasetInfo, list[LevelCount]]:
     """Build a dataset in a folder beside `output` and move it there when it is whole.
@@ -48,6 +50,7 @@ def build_dataset(
         options: handed to the source; `options.seed` also decides the wording.
         output: directory to make.
         force: replace a dataset that is there.
+        copy_images: copy image files that could be used where they are, so that the dataset can be moved.
         progress: called with the number of parts so far.
 
     Raises:
@@ -57,19 +60,21 @@ def build_dataset(
     output.parent.mkdir(parents=True, exist_ok=True)
     workplace = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
     try:
-        scenes: list[Scene] = []
+        images = _ImagePlace(workplace, options.root, copy_images)
+        parts: list[tuple[Scene, Part]] = []
         for part in source.parts(options):
-            scenes.append(_save_part(part, workplace))
+            parts.append((images.place(part), replace(part, test=Path(), reference=None)))
             if progress is not None:
-                progress(len(scenes))
-        if not scenes:
+                progress(len(parts))
+        if not parts:
             raise DataError(f"source {source.name!r} gave no part\n  remedy: ask for more groups")
-        inspections = author_inspections(scenes, options.seed)
-        present = {row.dataset for row in inspections}
+        inspections = _inspections(parts, options.seed)
+        licence = options.licence or source.licence
         info = DatasetInfo(
             name=source.name,
-            licence=source.licence,
-            sources={name: source.licence for name in source.datasets if name in present},
+            licence=licence,
+            sources=dict.fromkeys(sorted({row.dataset for row in inspections}), licence),
+            image_root=images.image_root(output),
             seed=options.seed,
             splits={},
             sha256=_DIGEST_TO_COME,
@@ -99,25 +104,83 @@ def check_output(output: Path, force: bool) -> None:
         raise DataError.at(output, None, "holds a dataset already", "choose another --output, or add --force")
 
 
-def _save_part(part: Part, directory: Path) -> Scene:
-    return Scene(
-        id=f"{part.dataset}/{part.name}",
-        dataset=part.dataset,
-        category=part.category,
-        split=part.split,
-        test_image=_save_image(part.test, directory, f"{part.split}/{part.name}_test.png"),
-        reference_image=None
-        if part.reference is None
-        else _save_image(part.reference, directory, f"{part.split}/{part.name}_reference.png"),
-        defects=part.defects,
+def _inspections(parts: Sequence[tuple[Scene, Part]], seed: int) -> list[Inspection]:
+    """The parts with their own questions, or with those that the rule author writes, in the order of the parts.
+
+    Raises:
+        DataError: questions are to be written, and no part has a defect to ask about.
+    """
+    scenes = [scene for scene, part in parts if not part.questions]
+    if scenes and not any(scene.defects for scene in scenes):
+        remedy = "add parts with defects: questions that are all answered no teach nothing"
+        raise DataError(f"none of {len(scenes)} parts has a defect\n  remedy: {remedy}")
+    written = iter(author_inspections(scenes, seed))
+    return [_with_own_questions(scene, part) if part.questions else next(written) for scene, part in parts]
+
+
+def _with_own_questions(scene: Scene, part: Part) -> Inspection:
+    return Inspection(
+        id=scene.id,
+        dataset=scene.dataset,
+        category=scene.category,
+        split=scene.split,
+        level=part.level,
+        test_image=scene.test_image,
+        reference_image=scene.reference_image,
+        defects=scene.defects,
+        questions=part.questions,
     )
 
 
-def _save_image(image: Image.Image, directory: Path, name: str) -> str:
-    path = directory / IMAGES / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-    return f"{IMAGES}/{name}"
+class _ImagePlace:
+    """Where the images of a dataset lie: below the source's root as they are, or in the dataset's own folder.
+
+    The first part decides; a source gives either files or pictures.
+    """
+
+    def __init__(self, directory: Path, root: Path | None, copy_images: bool) -> None:
+        self._directory = directory
+        self._root = root
+        self._copy_images = copy_images
+        self._stays: bool | None = None
+
+    def place(self, part: Part) -> Scene:
+        """See that the part's images are in place, and name them."""
+        if self._stays is None:
+            self._stays = isinstance(part.test, Path) and not self._copy_images
+        return Scene(
+            id=f"{part.dataset}/{part.name}",
+            dataset=part.dataset,
+            category=part.category,
+            split=part.split,
+            test_image=self._place_image(part.test, f"{part.split}/{part.name}_test"),
+            reference_image=None
+            if part.reference is None
+            else self._place_image(part.reference, f"{part.split}/{part.name}_reference"),
+            defects=part.defects,
+        )
+
+    def image_root(self, output: Path) -> str:
+        """`image_root` of `dataset.json` for a dataset that will lie at `output`."""
+        if not self._stays or self._root is None:
+            return "."
+        return Path(os.path.relpath(self._root.resolve(), output.resolve())).as_posix()
+
+    def _place_image(self, image: Image.Image | Path, name: str) -> str:
+        if isinstance(image, Path) and self._stays and self._root is not None:
+            return image.relative_to(self._root).as_posix()
+        if isinstance(image, Path):
+            # A reference serves many parts, and is copied once.
+            relative = f"{IMAGES}/{image.relative_to(self._root or image.parent).as_posix()}"
+            path = self._directory / relative
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                shutil.copyfile(image, path)
+            return relative
+        path = self._directory / IMAGES / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+        return path.relative_to(self._directory).as_posix()
 
 
 def count_levels(inspections: list[Inspection]) -> list[LevelCount]:

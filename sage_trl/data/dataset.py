@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator
@@ -23,7 +23,8 @@ class DatasetInfo(Record):
     """The content of `dataset.json`.
 
     `sources` maps each `dataset` name to its licence, `splits` each split to its number of groups; `sha256` is that
-    of `ad_pl.jsonl`.
+    of `ad_pl.jsonl`. `image_root` starts from the dataset's directory and may lead out of it (`../mvtec`), so that the
+    images of a benchmark need not be copied.
     """
 
     name: Text
@@ -35,7 +36,12 @@ class DatasetInfo(Record):
     sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
     version: Literal[1] = Field(default=1)
 
-    _image_root = field_validator("image_root")(check_relative_path)
+    @field_validator("image_root")
+    @classmethod
+    def _image_root_is_relative(cls, value: str) -> str:
+        upwards = PurePosixPath(value).parts.count("..")
+        check_relative_path(str(PurePosixPath(*PurePosixPath(value).parts[upwards:])))
+        return value
 
 
 @dataclass(frozen=True)

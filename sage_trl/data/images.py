@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from sage_trl.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 50_000_000
+# EXIF orientations that swap width and height.
+TURNED = (5, 6, 7, 8)
 
 
 class ImageError(DataError):
@@ -39,27 +42,47 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         DataError: no such file, another format, more than 50 million pixels, or broken bytes; names the path.
     """
+    return decode_image_bytes(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Bytes of an image file.
+
+    Raises:
+        DataError: no such file.
+    """
     if not path.is_file():
         raise DataError.at(path, None, "no such image", "restore the file, or remove its rows from the dataset")
-    return decode_image_bytes(path.read_bytes(), path)
+    return path.read_bytes()
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file, from its header alone.
+    """Width and height of an image file as it is shown, from its header alone.
 
     Raises:
         DataError: no such file, another format, or a broken header; names the path.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return image.size
+            width, height = image.size
+            return (height, width) if _orientation(image) in TURNED else (width, height)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         problem = f"unreadable image: {error}"
         raise DataError.at(path, None, problem, "restore the file, or remove its rows from the dataset") from None
 
 
+def read_orientation(content: bytes) -> int:
+    """EXIF orientation of an image that decodes: 1 is upright."""
+    with Image.open(BytesIO(content), formats=FORMATS) as image:
+        return _orientation(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
 def decode_image_bytes(content: bytes, name: Path | str) -> Image.Image:
-    """Decode an image to RGB; 16-bit grey is brought to 8 bits.
+    """Decode an image to RGB, turned upright by its EXIF orientation; 16-bit grey is brought to 8 bits.
 
     Args:
         content: the bytes of an image file.
@@ -68,6 +91,16 @@ def decode_image_bytes(content: bytes, name: Path | str) -> Image.Image:
     Raises:
         DataError: another format, more than 50 million pixels, broken bytes, or grey values of unknown range.
     """
+    image = decode_pixels(content, name)
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        raise DataError.at(name, None, f"broken EXIF data: {error}", "save the image without its EXIF data") from None
+    return _to_rgb(upright, name)
+
+
+def decode_pixels(content: bytes, name: Path | str) -> Image.Image:
+    """Decode an image in the mode and orientation of the file; arguments and errors as of `decode_image_bytes`."""
     try:
         with warnings.catch_warnings():
             # Our own cap decides, and says so with the path.
@@ -78,7 +111,7 @@ def decode_image_bytes(content: bytes, name: Path | str) -> Image.Image:
             # `verify` leaves the image unusable, and alone it misses a cut-off JPEG.
             with Image.open(BytesIO(content), formats=FORMATS) as image:
                 image.load()
-                return _to_rgb(image, name)
+                return image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         remedy = f"replace it by a whole file in one of the formats {', '.join(FORMATS)}"
         raise ImageError.of_kind(_kind(error), name, f"unreadable image: {error}", remedy) from None

@@ -1,15 +1,18 @@
 """The language of defects: the rule author writes with it and the rule judge reads with it."""
 
 from sage_trl.lexicon.defects import GOOD_PART, KNOWN_TYPES, DefectTerms, article, same_family, terms_for
+from sage_trl.lexicon.names import readable_category, readable_type
 from sage_trl.lexicon.places import (
     CELLS,
     HALVES,
     cell_of,
+    edge_of,
     halves_of,
     in_place,
     place_noun,
     place_phrase,
     place_score,
+    places_in_words,
     touches,
 )
 from sage_trl.lexicon.reading import Reading, read_sentence, read_verdict
@@ -23,13 +26,17 @@ __all__ = [
     "Reading",
     "article",
     "cell_of",
+    "edge_of",
     "halves_of",
     "in_place",
     "place_noun",
     "place_phrase",
     "place_score",
+    "places_in_words",
     "read_sentence",
     "read_verdict",
+    "readable_category",
+    "readable_type",
     "same_family",
     "terms_for",
     "touches",

@@ -173,8 +173,11 @@ def same_family(one: str, other: str) -> bool:
     return terms_for(one).family == terms_for(other).family
 
 
+_MASS_NOUNS = {"copper", "corrosion", "dirt", "dust", "fuzz", "pitting", "rust", "wax"}
+
+
 def article(noun: str) -> str:
     """The noun with its indefinite article; a mass noun such as "spurious copper" takes none."""
-    if noun.endswith(" copper"):
+    if noun.rsplit(maxsplit=1)[-1] in _MASS_NOUNS:
         return noun
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

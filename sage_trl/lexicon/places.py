@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 Box = tuple[float, float, float, float]
 
 # Name -> (column, row) of the 3x3 grid, and the phrase that follows a verb.
@@ -25,6 +27,9 @@ HALVES: dict[str, tuple[int, int]] = {
 }
 _AT = {"top": "at the top", "bottom": "at the bottom", "left": "on the left", "right": "on the right"}
 _NOUNS = {"left": "left side", "right": "right side"}
+
+# A box runs along an edge if it lies in this outer share of the picture and covers at least that share of the edge.
+EDGE_BAND, ALONG = 0.2, 0.5
 
 EXACT, COARSE, ADJACENT, UNNAMED, WRONG = 5, 4, 3, 2, 1
 
@@ -74,6 +79,23 @@ def touches(box: Box, place: str) -> bool:
     """Whether any part of the box lies in the place; a place that is touched but not hit is left unasked."""
     left, top, right, bottom = bounds(place)
     return box[0] < right and box[2] > left and box[1] < bottom and box[3] > top
+
+
+def edge_of(box: Box) -> str | None:
+    """The edge (left, right, top or bottom) that a box runs along, at least over half of it, if any."""
+    left, top, right, bottom = box
+    if bottom - top >= ALONG and right - left <= EDGE_BAND:
+        return "left" if right <= EDGE_BAND else "right" if left >= 1 - EDGE_BAND else None
+    if right - left >= ALONG and bottom - top <= EDGE_BAND:
+        return "top" if bottom <= EDGE_BAND else "bottom" if top >= 1 - EDGE_BAND else None
+    return None
+
+
+def places_in_words(boxes: Iterable[Box]) -> str:
+    """Where boxes lie: "in the upper left", "along the top edge", "at the top and on the right"; "" of no box."""
+    phrases = [f"along the {edge} edge" if (edge := edge_of(box)) else place_phrase(cell_of(box)) for box in boxes]
+    several = list(dict.fromkeys(phrases))
+    return " and ".join([", ".join(several[:-1]), several[-1]]) if len(several) > 1 else "".join(several)
 
 
 def place_score(place: str | None, box: Box) -> int:

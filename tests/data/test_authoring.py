@@ -23,26 +23,26 @@ def scene(*defects: Defect, number: int = 0, category: str = "plate") -> Scene:
     return Scene(f"s/{number}", "s", category, "train", "a.png", None, defects)
 
 
-def test_shape_and_distinct_questions(synthetic: AdPlDirectory) -> None:
-    for row in synthetic.inspections:
+def test_shape_and_distinct_questions(authored: AdPlDirectory) -> None:
+    for row in authored.inspections:
         assert len(row.questions) == 5
         assert len({question.question for question in row.questions}) == 5
         assert all(len(question.answers) == 4 for question in row.questions)
         assert all("  " not in text and "{" not in text for q in row.questions for text in (q.question, *q.answers))
 
 
-def test_answers_open_with_the_right_verdict_down_to_rank_three(synthetic: AdPlDirectory) -> None:
-    for row in synthetic.inspections:
+def test_answers_open_with_the_right_verdict_down_to_rank_three(authored: AdPlDirectory) -> None:
+    for row in authored.inspections:
         for question in row.questions:
             *right, wrong = [read_verdict(answer) for answer in question.answers]
             assert right == [question.verdict] * 3
             assert wrong is (not question.verdict)
 
 
-def test_the_judge_gives_the_best_answer_full_marks_and_the_worst_the_least(synthetic: AdPlDirectory) -> None:
+def test_the_judge_gives_the_best_answer_full_marks_and_the_worst_the_least(authored: AdPlDirectory) -> None:
     judge = RuleJudge()
     lowest = []
-    for row in synthetic.inspections:
+    for row in authored.inspections:
         for question in row.questions:
             scores = [judge.score(row, question, answer) for answer in question.answers]
             assert scores[0] == (5, 5, 5), question.answers[0]
@@ -51,10 +51,10 @@ def test_the_judge_gives_the_best_answer_full_marks_and_the_worst_the_least(synt
     assert sum(lowest) > 0.9 * len(lowest)
 
 
-def test_answers_of_one_rank_differ_in_quality(synthetic: AdPlDirectory) -> None:
+def test_answers_of_one_rank_differ_in_quality(authored: AdPlDirectory) -> None:
     judge = RuleJudge()
     found = [
-        {judge.score(row, q, q.answers[rank]).mle for row in synthetic.inspections for q in row.questions}
+        {judge.score(row, q, q.answers[rank]).mle for row in authored.inspections for q in row.questions}
         for rank in (1, 2, 3)
     ]
     assert all(len(scores) >= 4 for scores in found)

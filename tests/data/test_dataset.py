@@ -12,7 +12,7 @@ from PIL import Image
 
 from sage_trl.data.building import build_dataset
 from sage_trl.data.dataset import AdPlDirectory, read_ad_pl, write_ad_pl
-from sage_trl.data.images import open_image
+from sage_trl.data.images import open_image, read_size
 from sage_trl.data.sources import SourceOptions, open_source
 from sage_trl.data.validation import check_dataset, examine_dataset
 from sage_trl.errors import DataError
@@ -205,3 +205,22 @@ def test_a_file_that_is_not_utf_8(dataset: Path) -> None:
     with pytest.raises(DataError, match="jsonl:1: not UTF-8"):
         read_ad_pl(dataset)
     assert any("jsonl:1: not UTF-8" in str(fault) for fault in check_dataset(dataset))
+
+
+@pytest.mark.parametrize(("image_root", "allowed"), [("../pictures", True), ("/pictures", False), ("a/../../b", False)])
+def test_image_root_may_lead_out_by_a_relative_path(dataset: Path, image_root: str, allowed: bool) -> None:
+    shutil.copytree(dataset, dataset.parent / "pictures")
+    write_json(dataset / "dataset.json", {**read_json(dataset / "dataset.json"), "image_root": image_root})
+    faults = check_dataset(dataset)
+    assert (faults == []) is allowed
+    assert allowed or "field 'image_root'" in str(faults[0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_shown_upright(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("L", (40, 20), 9).save(tmp_path / "turned.jpg", exif=exif)
+    # By the EXIF standard, orientations 5 to 8 swap width and height.
+    size = (20, 40) if orientation >= 5 else (40, 20)
+    assert open_image(tmp_path / "turned.jpg").size == read_size(tmp_path / "turned.jpg") == size

@@ -14,6 +14,7 @@ from sage_trl.data.dataset import AdPlDirectory
 from sage_trl.data.images import open_image
 from sage_trl.facts.template_bank import TemplateBank
 from sage_trl.facts.writer import Part
+from sage_trl.lexicon import readable_category
 from sage_trl.records import LEVELS, Inspection, Question
 from tests.data.guesser import bags_of_words, guessed_share, words_of
 
@@ -45,22 +46,24 @@ def test_the_guesser_guesses_what_can_be_guessed() -> None:
 
 @pytest.mark.parametrize("split", ["train", "validation", "test", "unseen"])
 @pytest.mark.parametrize("level", LEVELS)
-def test_yes_is_true_of_half_the_questions(synthetic: AdPlDirectory, split: str, level: str) -> None:
-    rows = [row for row in synthetic.select([split]) if row.level == level]
+def test_yes_is_true_of_half_the_questions(authored: AdPlDirectory, split: str, level: str) -> None:
+    rows = [row for row in authored.select([split]) if row.level == level]
     assert 0.45 <= verdicts(rows).mean() <= 0.55
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_yes_is_true_of_half_the_questions_of_each_wording(synthetic: AdPlDirectory, split: str) -> None:
+def test_yes_is_true_of_half_the_questions_of_each_wording(authored: AdPlDirectory, split: str) -> None:
     counts: defaultdict[str, Counter[bool]] = defaultdict(Counter)
-    for row, question in questions(synthetic.select([split])):
-        counts[question.question.replace(row.category, "part")][question.verdict is True] += 1
-    assert all(abs(count[True] - count[False]) <= 4 for count in counts.values())
+    for row, question in questions(authored.select([split])):
+        counts[question.question.replace(readable_category(row.category), "part")][question.verdict is True] += 1
+    # With types by category, fewer questions can even out what others left uneven.
+    most = 4 if authored.info.name == "synthetic" else 6
+    assert all(abs(count[True] - count[False]) <= most for count in counts.values())
     assert all(0.4 <= c[True] / c.total() <= 0.6 for c in counts.values() if c.total() >= 20)
 
 
-def test_wording_of_the_question_does_not_tell_the_verdict(synthetic: AdPlDirectory) -> None:
-    for known, asked in halves(synthetic):
+def test_wording_of_the_question_does_not_tell_the_verdict(authored: AdPlDirectory) -> None:
+    for known, asked in halves(authored):
         texts = [question.question for _, question in questions(known)]
         vocabulary = sorted({word for text in texts for word in words_of(text)})
         seen = bags_of_words(texts, vocabulary)
@@ -73,14 +76,14 @@ def length_features(text: str) -> list[float]:
     return [words, letters, words**2, letters**2, letters / words, *(float(words == n) for n in range(8, 34))]
 
 
-def test_length_of_the_question_does_not_tell_the_verdict(synthetic: AdPlDirectory) -> None:
-    for known, asked in halves(synthetic):
+def test_length_of_the_question_does_not_tell_the_verdict(authored: AdPlDirectory) -> None:
+    for known, asked in halves(authored):
         seen, new = (np.array([length_features(q.question) for _, q in questions(rows)]) for rows in (known, asked))
         assert guessed_share(seen, verdicts(known), new, verdicts(asked)) <= 0.5 + FEW_POINTS
 
 
-def test_length_of_an_answer_does_not_tell_its_rank(synthetic: AdPlDirectory) -> None:
-    for known, asked in halves(synthetic):
+def test_length_of_an_answer_does_not_tell_its_rank(authored: AdPlDirectory) -> None:
+    for known, asked in halves(authored):
         features, ranks = [], []
         for rows in (known, asked):
             answers = [answer for _, q in questions(rows) for answer in q.answers]
@@ -89,13 +92,14 @@ def test_length_of_an_answer_does_not_tell_its_rank(synthetic: AdPlDirectory) ->
         assert guessed_share(features[0], ranks[0], features[1], ranks[1], classes=4) <= 0.25 + FEW_POINTS
 
 
-def test_answers_of_a_question_are_equally_long(synthetic: AdPlDirectory) -> None:
+def test_answers_of_a_question_are_equally_long(authored: AdPlDirectory) -> None:
     spread = [
         (len({len(a.split()) for a in q.answers}), max(map(len, q.answers)) - min(map(len, q.answers)))
-        for _, q in questions(synthetic.inspections)
+        for _, q in questions(authored.inspections)
     ]
     assert np.mean([words == 1 for words, _ in spread]) > 0.99
-    assert np.mean([letters <= 3 for _, letters in spread]) > 0.9
+    # Nouns such as "frayed fabric border" are too long to be evened out each time.
+    assert np.mean([letters <= 3 for _, letters in spread]) > (0.9 if authored.info.name == "synthetic" else 0.75)
 
 
 def test_facts_alone_tell_neither_verdict_nor_label(synthetic: AdPlDirectory) -> None:
@@ -116,14 +120,14 @@ def test_facts_alone_tell_neither_verdict_nor_label(synthetic: AdPlDirectory) ->
         assert guessed <= 0.5 + FEW_POINTS
 
 
-def test_best_and_worst_answers_deny_defects_about_as_often(synthetic: AdPlDirectory) -> None:
+def test_best_and_worst_answers_deny_defects_about_as_often(authored: AdPlDirectory) -> None:
     denied = [
-        [("no defect" in a or "nothing is wrong" in a) for a in q.answers] for _, q in questions(synthetic.inspections)
+        [("no defect" in a or "nothing is wrong" in a) for a in q.answers] for _, q in questions(authored.inspections)
     ]
     shares = np.mean(denied, axis=0)
     assert 0.2 < shares[0] < 0.6 and 0.1 < shares[3] < 0.6
 
 
-def test_vocabulary_is_modest(synthetic: AdPlDirectory, tmp_path: Path) -> None:
-    texts = [text for _, q in questions(synthetic.inspections) for text in (q.question, *q.answers)]
+def test_vocabulary_is_modest(authored: AdPlDirectory, tmp_path: Path) -> None:
+    texts = [text for _, q in questions(authored.inspections) for text in (q.question, *q.answers)]
     assert len({word for text in texts for word in words_of(text)}) < 600

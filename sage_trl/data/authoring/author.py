@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sage_trl.data.authoring.balance import Balance
 from sage_trl.data.authoring.claims import ranked_claims
@@ -14,15 +14,19 @@ from sage_trl.data.authoring.wording import write_answers
 from sage_trl.records import LEVELS, Inspection, Level, Question
 
 ATTEMPTS = 50
+# A wrong answer names one of the other types; with fewer types than this it would always be the same one.
+ENOUGH_TYPES = 3
 
 
 def author_inspections(scenes: Iterable[Scene], seed: int) -> list[Inspection]:
     """Write the questions of all scenes, balanced within each split; the order of the scenes is kept.
 
-    The defect types asked about are those that occur in the scenes.
+    The defect types asked about are those that occur in the category: one that no part of it ever has would be answered
+    no without a look. Wrong answers may name any type where the category has few.
     """
     ordered = list(scenes)
-    types = sorted({name for scene in ordered for name in scene.types})
+    types = _types_by_category(ordered)
+    named = _types_to_name(types)
     written: dict[int, Inspection] = {}
     for split in dict.fromkeys(scene.split for scene in ordered):
         rng = random.Random(f"{seed} {split}")
@@ -32,9 +36,23 @@ def author_inspections(scenes: Iterable[Scene], seed: int) -> list[Inspection]:
         turns = list(zip(indices, levels, strict=True))
         rng.shuffle(turns)
         for index, level in turns:
-            asked = balance.choose(ordered[index], level, list(possible_questions(ordered[index], level, types)))
-            written[index] = _inspection(ordered[index], level, asked, types, rng)
+            scene = ordered[index]
+            asked = balance.choose(scene, level, list(possible_questions(scene, level, types[scene.category])))
+            written[index] = _inspection(scene, level, asked, named[scene.category], rng)
     return [written[index] for index in range(len(ordered))]
+
+
+def _types_by_category(scenes: Iterable[Scene]) -> dict[str, list[str]]:
+    types: defaultdict[str, set[str]] = defaultdict(set)
+    for scene in scenes:
+        types[scene.category].update(scene.types)
+    return {category: sorted(names) for category, names in types.items()}
+
+
+def _types_to_name(types: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """The types that answers on a category may name: its own, or all where it has too few to go wrong."""
+    everything = sorted({name for names in types.values() for name in names})
+    return {category: names if len(names) >= ENOUGH_TYPES else everything for category, names in types.items()}
 
 
 def _levels(scenes: Sequence[Scene], rng: random.Random) -> list[Level]:

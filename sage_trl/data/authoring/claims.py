@@ -75,15 +75,18 @@ def _sayable(place: str, asked: Asked, match: bool) -> bool:
     return _overlap(place, asked.slot) == match
 
 
-def _place_near(defect: Defect, kind: str, asked: Asked, rng: random.Random) -> str | None:
-    """A place name of the wanted quality for a true defect: exact, half, neighbour, wrong or missing."""
+def _place_near(scene: Scene, defect: Defect, kind: str, asked: Asked, rng: random.Random) -> str | None:
+    """A place name of the wanted quality for a true defect: exact, half, neighbour, wrong or missing.
+
+    Beside one of several defects another may lie: a place is as good as it is for the one that it fits best.
+    """
     if kind == "exact":
         return cell_of(defect.box)
     if kind == "half":
         options = list(halves_of(defect.box))
     else:
         wanted = {"neighbour": ADJACENT, "wrong": WRONG}.get(kind)
-        options = [place for place in PLACES if place_score(place, defect.box) == wanted]
+        options = [place for place in PLACES if max(place_score(place, other.box) for other in scene.defects) == wanted]
     options = [place for place in options if _sayable(place, asked, asked.match)]
     return rng.choice(options) if options else None
 
@@ -103,7 +106,7 @@ def _on_defective(scene: Scene, asked: Asked, types: Sequence[str], rng: random.
     kind = _pick(rng, {"half": 0.3, "neighbour": 0.25, "missing": 0.25, "wrong": 0.2})
     second = replace(
         best,
-        place=_place_near(defect, kind, asked, rng),
+        place=_place_near(scene, defect, kind, asked, rng),
         reason=_pick(rng, {defect.type: 0.65, "": 0.35}) or None,
     )
     third = _third_on_defective(scene, asked, types, rng)
@@ -118,7 +121,7 @@ def _third_on_defective(scene: Scene, asked: Asked, types: Sequence[str], rng: r
     defect = _main_defect(scene, asked)
     best = _truth(defect, asked)
     kind = _pick(rng, {"exact": 0.45, "half": 0.15, "neighbour": 0.1, "missing": 0.2, "wrong": 0.1})
-    place = _place_near(defect, kind, asked, rng)
+    place = _place_near(scene, defect, kind, asked, rng)
     wrong = _other_type(scene.types, asked, types, rng)
     names_type = asked.template.probe in ("type", "cause", "consequence")
     if wrong is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sage_trl.lexicon import readable_category
 from sage_trl.records import Defect
 
 
@@ -27,5 +28,4 @@ class Scene:
     @property
     def part(self) -> str:
         """The category as a noun."""
-        noun = self.category.replace("_", " ").replace("-", " ").lower()
-        return "board" if noun == "pcb" else noun
+        return readable_category(self.category)

@@ -23,9 +23,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sage_trl.data.faults import FaultList
 from sage_trl.data.images import open_image
 from sage_trl.data.sources.base import Part, SourceOptions
 from sage_trl.data.sources.crops import Crop, Grey, Window, copper_share, crops_around_defects, crops_without_defect
+from sage_trl.data.sources.photos import check_inside
 from sage_trl.errors import DataError
 from sage_trl.records import Defect
 
@@ -52,7 +54,6 @@ class DeepPcbSource:
 
     name = "deep_pcb"
     licence = "MIT by its LICENSE file, research purposes only by its README: treat as research only"
-    datasets: tuple[str, ...] = ("deep_pcb",)
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:
         photos = read_photos(options.root)
@@ -75,8 +76,6 @@ def _parts_of_split(split: str, photos: Sequence[Photo], size: int, options: Sou
     owed = 0.0
     for photo in photos:
         test, reference = _grey(photo.test), _grey(photo.reference)
-        if test.shape != reference.shape:
-            raise DataError.at(photo.reference, None, f"is not of the size of {photo.test.name}", "restore the file")
         shift = estimate_shift(test, reference)
         window = Window.shared(test.shape, shift, size)
         defective = crops_around_defects(photo.boxes, window, options.crops_per_defect, rng)
@@ -139,32 +138,46 @@ def read_photos(root: Path | None) -> list[Photo]:
     """All pairs below the root, in the order of their names.
 
     Raises:
-        DataError: no root, no pair, a photo without its partner or annotation, or a faulty annotation line.
+        DataError: no root, or every fault of it: no pair, a photo that cannot be read, that lacks its partner or
+            annotation, or is of another size, and each faulty line of an annotation.
     """
     if root is None:
         raise DataError("source 'deep_pcb' needs its files\n  remedy: give their directory with --root")
     base = root / "PCBData" if (root / "PCBData").is_dir() else root
-    photos = [_read_photo(test) for test in sorted(base.glob("group*/*/*_test.jpg"))]
+    faults = FaultList()
+    tests = sorted(base.glob("group*/*/*_test.jpg"))
+    photos = [_read_photo(test, root, faults) for test in tests]
     if not photos:
         remedy = "give the directory that holds PCBData/groupG/N/X_test.jpg"
-        raise DataError.at(root, None, "holds no DeepPCB photos", remedy)
+        faults.add(root, None, "holds no DeepPCB photos", remedy)
+    known = {path for test in tests for path in _companions(test)}
+    for path in sorted({*base.glob("group*/*/*_temp.jpg"), *base.glob("group*/*_not/*.txt")} - known):
+        faults.add(path, None, "belongs to no test photo", "restore X_test.jpg, or remove this file")
+    faults.raise_all(root)
     return photos
 
 
-def _read_photo(test: Path) -> Photo:
+def _companions(test: Path) -> tuple[Path, Path]:
+    """Reference photo and annotation of a test photo."""
     name = test.name.removesuffix("_test.jpg")
-    reference = test.with_name(f"{name}_temp.jpg")
-    annotation = test.parent.with_name(f"{test.parent.name}_not") / f"{name}.txt"
+    return test.with_name(f"{name}_temp.jpg"), test.parent.with_name(f"{test.parent.name}_not") / f"{name}.txt"
+
+
+def _read_photo(test: Path, root: Path, faults: FaultList) -> Photo:
+    reference, annotation = _companions(test)
     for path in (reference, annotation):
         if not path.is_file():
-            raise DataError.at(path, None, f"no such file, needed for {test.name}", "restore it, or remove the photo")
-    rows = [
-        _read_box(line, annotation, number)
-        for number, line in enumerate(annotation.read_text(encoding="utf-8").splitlines(), start=1)
-        if line.strip()
-    ]
+            faults.add(path, None, f"no such file, needed for {test.name}", "restore it, or remove the photo")
+    size = None
+    with faults.collecting():
+        check_inside(test, root)
+        size = open_image(test).size
+    with faults.collecting():
+        if reference.is_file() and open_image(reference).size != size and size is not None:
+            raise DataError.at(reference, None, f"is not of the size of {test.name}", "restore the file")
+    rows = _read_boxes(annotation, size, faults) if annotation.is_file() else []
     return Photo(
-        name=name,
+        name=test.name.removesuffix("_test.jpg"),
         group=test.parent.parent.name,
         test=test,
         reference=reference,
@@ -173,7 +186,30 @@ def _read_photo(test: Path) -> Photo:
     )
 
 
-def _read_box(line: str, path: Path, number: int) -> tuple[tuple[int, int, int, int], str]:
+def _read_boxes(
+    annotation: Path, size: tuple[int, int] | None, faults: FaultList
+) -> list[tuple[tuple[int, int, int, int], str]]:
+    rows = []
+    with faults.collecting():
+        for number, line in enumerate(_lines(annotation), start=1):
+            with faults.collecting():
+                if line.strip():
+                    rows.append(_read_box(line, size, annotation, number))
+        if not rows:
+            raise DataError.at(annotation, None, "marks no defect", "restore the annotation, or remove the photo")
+    return rows
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError.at(path, None, f"not UTF-8: {error}", "restore the file") from None
+
+
+def _read_box(
+    line: str, size: tuple[int, int] | None, path: Path, number: int
+) -> tuple[tuple[int, int, int, int], str]:
     try:
         x1, y1, x2, y2, kind = (int(value) for value in line.replace(",", " ").split())
     except ValueError:
@@ -182,6 +218,9 @@ def _read_box(line: str, path: Path, number: int) -> tuple[tuple[int, int, int, 
     if kind not in TYPES or not (0 <= x1 < x2 and 0 <= y1 < y2):
         problem = f"no box with an area, or type {kind} is not 1 to {len(TYPES)}: {line!r}"
         raise DataError.at(path, number, problem, "write x1 < x2, y1 < y2 and a type that the README lists")
+    if size is not None and (x2 > size[0] or y2 > size[1]):
+        problem = f"the box leaves the photo of {size[0]}x{size[1]} pixels: {line!r}"
+        raise DataError.at(path, number, problem, "restore the annotation of this photo")
     return (x1, y1, x2, y2), TYPES[kind]
 
 
