@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
+from PIL.Image import new as new_image
 from torch import Tensor
 
 from sage_trl.errors import DataError
@@ -83,10 +84,7 @@ def encode_prompt_ids(
         first: token ids of the first row's prompt, as the processor made them.
         facts, reference_in_prompt: as in `encode_prompts`.
     """
-    for row in rows:
-        refuse_placeholders(processor, row)
-    texts = [render_prompt(processor, row, facts=facts, reference_in_prompt=reference_in_prompt) for row in rows]
-    short = [processor.tokenizer(text, add_special_tokens=_needs_start(processor, text))["input_ids"] for text in texts]
+    short = encode_prompt_texts(processor, rows, facts=facts, reference_in_prompt=reference_in_prompt)
     image_token = processor.image_token_id
     if short[0].count(image_token) != 1:
         # How many tokens each of several images has is known to the processor alone.
@@ -96,6 +94,24 @@ def encode_prompt_ids(
     behind = len(short[0]) - at - 1
     image = list(first[at : len(first) - behind])
     return [ids[: ids.index(image_token)] + image + ids[ids.index(image_token) + 1 :] for ids in short]
+
+
+def encode_prompt_texts(
+    processor: Any, rows: Sequence[Mapping[str, Any]], *, facts: FactUse, reference_in_prompt: bool
+) -> list[list[int]]:
+    """Token ids of prompts in which each image is the one placeholder of its text; arguments as in `encode_prompts`."""
+    for row in rows:
+        refuse_placeholders(processor, row)
+    texts = [render_prompt(processor, row, facts=facts, reference_in_prompt=reference_in_prompt) for row in rows]
+    return [processor.tokenizer(text, add_special_tokens=_needs_start(processor, text))["input_ids"] for text in texts]
+
+
+def count_image_tokens(processor: Any, size: tuple[int, int]) -> int:
+    """Tokens that stand in a prompt for its only image of that width and height, markers around it included."""
+    text = processor.image_token
+    short = processor.tokenizer(text, add_special_tokens=_needs_start(processor, text))["input_ids"]
+    whole = _process(processor, [[new_image("RGB", size)]], [text])["input_ids"]
+    return int(whole.shape[1]) - len(short) + 1
 
 
 def refuse_placeholders(processor: Any, row: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -42,6 +42,9 @@ class FactCollator:
         vision_once: let the vision tower see an image that several rows show once; trees always do.
     """
 
+    # The columns with answers, and whether one that stands in several rows is one leaf.
+    answer_columns: ClassVar[tuple[str, ...]]
+    share_answers: ClassVar[bool]
     processor: Any
     facts: FactUse = "fusion"
     reference_in_prompt: bool = False
@@ -102,7 +105,7 @@ class FactCollator:
         return batch
 
     def encode_trees(
-        self, rows: Sequence[Row], answers: Sequence[Sequence[str]], *, share_answers: bool
+        self, rows: Sequence[Row], answers: Sequence[Sequence[str]]
     ) -> tuple[dict[str, Tensor], list[list[int]]]:
         """Rows and their rendered answers as trees; see `tree_batches.encode_trees`."""
         return encode_trees(
@@ -111,7 +114,7 @@ class FactCollator:
             answers,
             facts=self.facts,
             reference_in_prompt=self.reference_in_prompt,
-            share_answers=share_answers,
+            share_answers=self.share_answers,
         )
 
     def render_completion(self, row: Row, column: str) -> str:
@@ -132,12 +135,15 @@ class FactCollator:
 class SFECollator(FactCollator):
     """Rows with `prompt` and `completion` to a batch with `labels` on the completion only (eq. 8)."""
 
+    answer_columns = ("completion",)
+    share_answers = False
+
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Collate `B` rows."""
         prepared = self.prepare(rows)
         completions = [self.render_completion(row, "completion") for row in prepared]
         if self.shared_prefix:
-            batch, _ = self.encode_trees(prepared, [[text] for text in completions], share_answers=False)
+            batch, _ = self.encode_trees(prepared, [[text] for text in completions])
             del batch["leaf_ids"]
             # The `Trainer` counts the tokens of `labels`.
             return {**batch, "labels": batch["shift_labels"]}
@@ -158,6 +164,8 @@ class EntropyDPOCollator(FactCollator):
         with_answer_keys: add `answer_keys` `[answers, 4]`, under which `ReferenceCache` finds each answer.
     """
 
+    answer_columns = ("chosen", "rejected")
+    share_answers = True
     with_answer_keys: bool = False
 
     @cached_property
@@ -170,7 +178,7 @@ class EntropyDPOCollator(FactCollator):
         chosen, rejected = ([self.render_completion(row, name) for row in prepared] for name in ("chosen", "rejected"))
         pairs = [list(pair) for pair in zip(chosen, rejected, strict=True)]
         if self.shared_prefix:
-            batch, leaves = self.encode_trees(prepared, pairs, share_answers=True)
+            batch, leaves = self.encode_trees(prepared, pairs)
             batch["pair_leaves"] = torch.tensor(leaves)
         else:
             batch = self.encode([*prepared, *prepared], [*chosen, *rejected])

@@ -50,6 +50,14 @@ class FactArguments:
         metadata={"help": "`split`: branch by branch; `dense`: one mask; `auto`: dense for eager, else split."},
     )
 
+    max_tokens_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "With `shared_prefix`: as many whole groups in a batch as have at most so many tokens, padding "
+            "counted, in place of `per_device_train_batch_size` rows."
+        },
+    )
+
     def check_fact_arguments(self) -> None:
         """Check the options of this class.
 
@@ -61,6 +69,9 @@ class FactArguments:
             raise ValueError(f"facts is {self.facts!r}; it is one of {', '.join(get_args(FactUse))}")
         if not 0 <= self.reference_dropout <= 1:
             raise ValueError(f"reference_dropout is {self.reference_dropout}; it is a share from 0 to 1")
+        if self.max_tokens_per_batch is not None and not (self.shared_prefix and self.max_tokens_per_batch > 0):
+            problem = f"max_tokens_per_batch is {self.max_tokens_per_batch}"
+            raise ValueError(f"{problem}; it is a positive number of tokens, and for shared_prefix: true")
 
 
 # What our collators do not read: left at these values, or refused.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from datasets import Dataset, Image, List
+from torch.utils.data import DataLoader
 
 from sage_trl.errors import DivergedError
 from sage_trl.models.adapters import is_adapted, keep_trainable_in_fp32
@@ -20,6 +21,7 @@ from sage_trl.storage import write_json
 from sage_trl.trainer.collators import FactCollator
 from sage_trl.trainer.group_sampler import GroupSampler
 from sage_trl.trainer.guarded_push import GuardedPush
+from sage_trl.trainer.token_budget import TokenBudgetBatches, tree_sizes
 from sage_trl.trees.tree_attention import SPLIT_ATTENTION
 
 ROW_COLUMNS = ("images", "reference_image", "facts", "prompt", "group_id", "question_id")
@@ -97,6 +99,33 @@ class FactTrainerMixin(GuardedPush):
             problem = f"the loss of step {step} is {loss.item()}"
             raise DivergedError(f"{problem}\n  remedy: lower learning_rate or max_grad_norm, or warm up longer")
         return loss
+
+    def get_train_dataloader(self) -> Any:
+        """TRL's; with `max_tokens_per_batch`, of batches by tokens.
+
+        Raises:
+            DataError: a group that is larger than the budget.
+        """
+        budget = self.args.max_tokens_per_batch
+        if budget is None:
+            return super().get_train_dataloader()  # type: ignore[misc]
+        accelerator: Any = self.accelerator  # type: ignore[attr-defined]
+        dataset = self.train_dataset  # type: ignore[attr-defined]
+        seed = self.args.data_seed or self.args.seed
+        batches = TokenBudgetBatches(
+            tree_sizes(dataset, self.data_collator), budget, seed, processes=accelerator.num_processes
+        )
+        # The batches differ in their rows, and there are as many for each process.
+        accelerator.even_batches = False
+        loader = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+        )
+        return accelerator.prepare(loader)
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's, showing every reference: dropout is for training."""

@@ -1,0 +1,119 @@
+"""Batches by tokens: sizes known before images are read, whole groups, every row once, never above the budget."""
+
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sage_trl.errors import DataError
+from sage_trl.models.checkpoints import load_pretrained
+from sage_trl.trainer.collators import EntropyDPOCollator, SFECollator
+from sage_trl.trainer.fact_trainer import keep_images_encoded
+from sage_trl.trainer.sfe_config import SFEConfig
+from sage_trl.trainer.sfe_trainer import SFETrainer
+from sage_trl.trainer.token_budget import TokenBudgetBatches, TreeSize, tree_sizes
+from tests.models.stock_checkpoints import BUILDERS, save_stock
+from tests.trainer.test_shared_prefix import COMMON, mixed_groups
+
+
+def mixed_dataset(groups=1):
+    rows = []
+    for copy in range(groups):
+        rows += [
+            {**row, "completion": row["chosen"], "group_id": f"{copy} {row['group_id']}"} for row in mixed_groups()
+        ]
+    return Dataset.from_list(rows)
+
+
+@pytest.mark.parametrize(("name", "facts"), [*((name, "fusion") for name in BUILDERS), ("internvl", "hard")])
+@pytest.mark.parametrize("collator_class", [SFECollator, EntropyDPOCollator])
+def test_sizes_are_those_of_the_encoded_trees(name, facts, collator_class, tmp_path):
+    save_stock(name, tmp_path)
+    _, processor = load_pretrained(tmp_path)
+    collator = collator_class(processor, facts=facts, shared_prefix=True)
+    dataset = keep_images_encoded(mixed_dataset())
+    sizes = tree_sizes(dataset, collator)
+    assert sorted(row for size in sizes for row in size.rows) == list(range(len(dataset)))
+    for size in sizes:
+        batch = collator([dataset[row] for row in size.rows])
+        assert batch["attention_mask"].sum().item() == size.tokens
+        assert len(batch["input_ids"]) == 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 50)), min_size=1, max_size=30),
+    st.integers(50, 200),
+    st.integers(1, 4),
+)
+def test_every_row_comes_once_in_whole_groups_within_the_budget(groups, budget, processes):
+    sizes, first = [], 0
+    for number, (rows, tokens) in enumerate(groups):
+        sizes.append(TreeSize(str(number), tuple(range(first, first + rows)), tokens))
+        first += rows
+    batches = TokenBudgetBatches(sizes, budget, seed=3, processes=processes)
+    assert len(batches) % processes == 0
+    orders = []
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        taken = list(batches)
+        assert len(taken) == len(batches)
+        distinct = {tuple(batch) for batch in taken}
+        assert sorted(row for batch in distinct for row in batch) == list(range(first))
+        assert len(taken) - len(distinct) < processes
+        for batch in distinct:
+            inside = [size for size in sizes if set(size.rows) & set(batch)]
+            assert sum(len(size.rows) for size in inside) == len(batch)
+            assert len(inside) * max(size.tokens for size in inside) <= budget
+        orders.append(taken)
+    assert sorted(orders[0][: len(distinct)]) == sorted(orders[1][: len(distinct)])
+    if len(distinct) > 5:
+        assert orders[0] != orders[1]
+
+
+def test_as_many_trees_as_fit_are_packed():
+    sizes = [TreeSize(str(number), (number,), 10) for number in range(7)]
+    assert sorted(map(len, TokenBudgetBatches(sizes, 35, seed=0))) == [1, 3, 3]
+
+
+def test_a_group_above_the_budget_is_named():
+    with pytest.raises(DataError, match="max_tokens_per_batch is 99, but group large alone has 100"):
+        TokenBudgetBatches([TreeSize("small", (0,), 5), TreeSize("large", (1,), 100)], 99, seed=0)
+
+
+def test_training_takes_batches_within_the_budget(tmp_path):
+    save_stock("internvl", tmp_path)
+    model, processor = load_pretrained(tmp_path, fusion={"num_selected_patches": 2, "fusion_num_heads": 4})
+    dataset = mixed_dataset(3)
+    largest = max(size.tokens for size in tree_sizes(keep_images_encoded(dataset), SFECollator(processor)))
+    budget = 2 * largest
+    args = SFEConfig(
+        str(tmp_path / "run"), max_tokens_per_batch=budget, num_train_epochs=2, reference_dropout=0.0, **COMMON
+    )
+    trainer = SFETrainer(model, args, train_dataset=dataset, processing_class=processor)
+    shapes, collate = [], trainer.data_collator
+    trainer.data_collator = Recording(collate, shapes)
+    result = trainer.train()
+    assert all(trees * length <= budget for trees, length, _ in shapes)
+    assert max(trees for trees, _, _ in shapes) > 1
+    # Both epochs saw every question.
+    assert sum(answers for _, _, answers in shapes) == 2 * len(dataset)
+    assert result.global_step == len(shapes)
+    assert torch.isfinite(torch.tensor(result.training_loss))
+
+
+class Recording(SFECollator):
+    def __init__(self, collator, shapes):
+        super().__init__(**vars(collator))
+        self.shapes = shapes
+
+    def __call__(self, rows):
+        batch = super().__call__(rows)
+        self.shapes.append((*batch["input_ids"].shape, len(rows)))
+        return batch
+
+
+@pytest.mark.parametrize("changes", [{"max_tokens_per_batch": 0}, {"max_tokens_per_batch": 9, "shared_prefix": False}])
+def test_a_budget_needs_trees_and_a_positive_number(changes, tmp_path):
+    with pytest.raises(ValueError, match="max_tokens_per_batch"):
+        SFEConfig(str(tmp_path), **changes, **COMMON)
