@@ -47,6 +47,10 @@ class Prices:
         """The most that one attempt at `request` can cost, in nano-dollars."""
         return self.cost(request.prompt_token_bound(), request.max_tokens)
 
+    def worst_rate(self) -> float:
+        """The higher of the two; zero where prices are unknown."""
+        return max(self.input, self.output)
+
     def scaled(self, factor: float) -> Prices:
         """Prices times `factor`."""
         return Prices(self.input * factor, self.output * factor)

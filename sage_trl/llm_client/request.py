@@ -78,8 +78,8 @@ class ChatRequest:
         max_tokens: the most tokens of a reply, which bounds what it can cost.
         schema: JSON schema of the reply, or None for free text.
         schema_name: its name for the API.
-        schema_mode: `strict` hands the schema to the API, `prompt` writes it at the end of the last message, for servers
-            without schemas.
+        schema_mode: `strict` hands the schema to the API, `prompt` writes it at the end of the last message, for
+            servers without schemas.
         sampling: temperature, seed, top_p and the like, as the API names them.
         repeat: index of the repetition; equal requests with different indices are asked and paid separately.
     """
