@@ -52,12 +52,8 @@ def _parse() -> argparse.Namespace:
     limits.add_argument("--concurrency", type=positive_number, default=16, metavar="N", help="default 16")
     limits.add_argument("--requests-per-minute", type=positive_number, metavar="N")
     limits.add_argument("--tokens-per-minute", type=positive_number, metavar="N")
-    limits.add_argument(
-        "--timeout", type=_amount, default=120.0, metavar="SECONDS", help="of a call; default 120"
-    )
-    limits.add_argument(
-        "--max-cost", type=_amount, metavar="USD", help="never exceeded, earlier runs included"
-    )
+    limits.add_argument("--timeout", type=_amount, default=120.0, metavar="SECONDS", help="of a call; default 120")
+    limits.add_argument("--max-cost", type=_amount, metavar="USD", help="never exceeded, earlier runs included")
     limits.add_argument("--price-input", type=_amount, metavar="USD", help="per million tokens")
     limits.add_argument("--price-output", type=_amount, metavar="USD", help="per million tokens")
     limits.add_argument("--dry-run", action="store_true", help="show what it would cost, and send nothing")

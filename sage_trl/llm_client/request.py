@@ -127,6 +127,12 @@ class ChatRequest:
             body["response_format"] = {"type": "json_schema", "json_schema": described}
         return body
 
+    def body_size(self) -> int:
+        """Bytes of the body, at least, without reading an image."""
+        texts = sum(len(message.text.encode()) for message in self.messages) + len(to_line(self.schema).encode())
+        images = sum(image.path.stat().st_size * 4 // 3 for message in self.messages for image in message.images)
+        return texts + images + 1000
+
     def _sent_messages(self) -> tuple[Message, ...]:
         if self.schema is None or self.schema_mode == "strict":
             return self.messages

@@ -34,7 +34,15 @@ FAULTS = (
     "error object",
 )
 NOT_CHARGED = ("429", "429 with Retry-After", "500")
-REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 429: "Too Many", 500: "Broken"}
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    429: "Too Many",
+    500: "Broken",
+}
 
 
 def content_hash(body: dict[str, Any]) -> str:

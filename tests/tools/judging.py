@@ -59,7 +59,7 @@ class Book:
                 "SELECT id, key, state, worst_nano_usd, cost_nano_usd FROM attempts"
             ).fetchall()
             self.parsed = connection.execute(
-                "SELECT parsed.key, answers.attempt, parsed.value FROM parsed JOIN answers ON answers.id = parsed.answer"
+                "SELECT parsed.key, answers.attempt FROM parsed JOIN answers ON answers.id = parsed.answer"
             ).fetchall()
         self.attempts = [(number, key, state) for number, key, state, _, _ in attempts]
         self.spent = sum(worst if state == "claimed" else cost for _, _, state, worst, cost in attempts)
@@ -69,7 +69,7 @@ class Book:
 
     def asked_after_an_answer(self) -> list[str]:
         """Keys with an attempt after the one whose answer was read."""
-        answered = {key: attempt for key, attempt, _ in self.parsed}
+        answered = dict(self.parsed)
         return [key for number, key, _ in self.attempts if number > answered.get(key, number)]
 
 
