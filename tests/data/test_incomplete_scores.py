@@ -46,6 +46,6 @@ def test_or_left_out_and_counted(scored: Path) -> None:
 def test_the_judge_cannot_write_what_training_would_misread(scored: Path) -> None:
     path = scored / "scores.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()
-    path.write_text("\n".join([json.dumps({**json.loads(lines[0]), "type": 0})] + lines[1:]), encoding="utf-8")
+    path.write_text("\n".join([json.dumps({**json.loads(lines[0]), "type": 0}), *lines[1:]]), encoding="utf-8")
     with pytest.raises(DataError, match="'type'"):
         load_ad_pl(scored, kind="preference", scores=path, drop_incomplete=True)
