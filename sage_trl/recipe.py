@@ -48,6 +48,9 @@ class RunArguments:
     pairs: PairChoice = field(default="both", metadata={"help": "Which pairs of each question (eq. 5)."})
     entropy: EntropyKind = field(default="term", metadata={"help": "Entropy of one answer (eq. 4)."})
     drop_inverted: bool = field(default=False, metadata={"help": "Drop pairs that the judge orders the other way."})
+    drop_incomplete: bool = field(
+        default=False, metadata={"help": "Leave out, and count, questions with an answer that has no score."}
+    )
     num_selected_patches: int | None = field(default=None, metadata={"help": "K of eq. 1, for a new fusion."})
     fusion_num_heads: int | None = field(default=None, metadata={"help": "Heads of eq. 2, for a new fusion."})
     patch_similarity: PatchSimilarity | None = field(default=None, metadata={"help": "Eq. 1, for a new fusion."})

@@ -31,7 +31,7 @@ from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 DISTRIBUTION = "sage-trl"
 INPUT_SETTINGS = ("train_parts", "facts", "reference_in_prompt", "reference_dropout", "fusion_learning_rate")
-PAIR_SETTINGS = ("pairs", "entropy", "drop_inverted")
+PAIR_SETTINGS = ("pairs", "entropy", "drop_inverted", "drop_incomplete")
 OBJECTIVE_SETTINGS = ("objective", "beta", "eta", "kl_coef")
 
 

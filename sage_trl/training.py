@@ -152,6 +152,7 @@ def load_rows(recipe: Recipe, split: str, counts: PairCounts) -> Dataset:
         pairs=run.pairs,
         entropy=run.entropy,
         drop_inverted=run.drop_inverted,
+        drop_incomplete=run.drop_incomplete,
         counts=counts,
     )
 

@@ -11,7 +11,7 @@ LAYERS = [
     {"errors"},
     {"command_line"},
     {"storage"},
-    {"records", "lexicon"},
+    {"records", "lexicon", "llm_client"},
     {"trees"},
     {"preferences", "models", "run_record"},
     {"data"},

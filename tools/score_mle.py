@@ -1,9 +1,16 @@
-"""Judge the ranked answers of a dataset once: python tools/score_mle.py --dataset data/synthetic --judge rule."""
+"""Judge the ranked answers of a dataset once.
+
+    python tools/score_mle.py --dataset data/ad_pl --judge openai --model gpt-4o
+    python tools/score_mle.py --dataset data/synthetic --judge rule
+
+The API key comes from OPENAI_API_KEY. Nothing that was paid is asked again: give the same command to go on.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev, quantiles
 
@@ -11,21 +18,54 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from sage_trl.command_line import run_tool
-from sage_trl.data.dataset import read_ad_pl
+from sage_trl.command_line import positive_number, run_tool
+from sage_trl.data.dataset import AdPlDirectory, read_ad_pl
+from sage_trl.errors import SageError
 from sage_trl.judge.scorer import SCORES_FILE, merge_scores, open_judge, score_answers
 from sage_trl.judge.summary import CRITERIA, ScoreSummary, summarise_scores
+from sage_trl.records import Inspection, JudgeScore, iterate_records
 from sage_trl.storage import write_jsonl
+
+CACHE_FILE = "judge.sqlite"
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", required=True, type=Path, help="dataset directory")
-    parser.add_argument("--judge", default="rule", help="rule: from ground truth; openai comes later")
-    parser.add_argument("--output", type=Path, help=f"file to write; default DATASET/{SCORES_FILE}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, type=Path, metavar="DIR", help="dataset directory")
+    parser.add_argument("--judge", default="rule", help="openai: any compatible server; rule: from ground truth")
+    parser.add_argument("--output", type=Path, metavar="FILE", help=f"file to write; default DATASET/{SCORES_FILE}")
     parser.add_argument("--split", nargs="+", help="splits to score, keeping the scores of the others; default all")
+    parser.add_argument("--limit", type=positive_number, metavar="N", help="the first N groups only")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    model = parser.add_argument_group("with --judge openai")
+    model.add_argument("--model", default="gpt-4o", metavar="NAME", help="default gpt-4o")
+    model.add_argument("--base-url", metavar="URL", help="of the API; default OPENAI_BASE_URL, or OpenAI's")
+    model.add_argument("--cache", type=Path, metavar="FILE", help=f"cache and ledger; default DATASET/{CACHE_FILE}")
+    model.add_argument("--images", action="store_true", help="show the judge both images")
+    model.add_argument("--best-answer", action="store_true", help="show the judge the best-ranked answer")
+    model.add_argument("--repeats", type=positive_number, default=1, metavar="N", help="judge N times; the mean counts")
+    model.add_argument("--batch", action="store_true", help="through the Batch API: half the price, up to a day")
+    model.add_argument("--retry-quarantined", action="store_true", help="ask what is in quarantine again")
+    model.add_argument("--report", type=Path, metavar="FILE", help="HTML report, JSON beside it; adds 20 canaries")
+    model.add_argument("--human-scores", type=Path, metavar="CSV", help="human scores to compare with in the report")
+    limits = parser.add_argument_group("limits and money, with --judge openai")
+    limits.add_argument("--concurrency", type=positive_number, default=16, metavar="N", help="default 16")
+    limits.add_argument("--requests-per-minute", type=positive_number, metavar="N")
+    limits.add_argument("--tokens-per-minute", type=positive_number, metavar="N")
+    limits.add_argument("--timeout", type=_amount, default=120.0, metavar="SECONDS", help="of a call; default 120")
+    limits.add_argument("--max-cost", type=_amount, metavar="USD", help="never exceeded, earlier runs included")
+    limits.add_argument("--price-input", type=_amount, metavar="USD", help="per million tokens")
+    limits.add_argument("--price-output", type=_amount, metavar="USD", help="per million tokens")
+    limits.add_argument("--dry-run", action="store_true", help="show what it would cost, and send nothing")
+    limits.add_argument("--yes", action="store_true", help="send without asking")
     return parser.parse_args()
+
+
+def _amount(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive amount")
+    return value
 
 
 def _tables(summary: ScoreSummary) -> Iterator[Table]:
@@ -45,16 +85,70 @@ def _tables(summary: ScoreSummary) -> Iterator[Table]:
 
 def main() -> int:
     arguments = _parse()
-    judge = open_judge(arguments.judge)
+    if arguments.judge not in ("openai", "rule"):
+        raise SageError(f"judge {arguments.judge!r} is unknown\n  remedy: use one of openai, rule")
     ad_pl = read_ad_pl(arguments.dataset)
-    inspections = ad_pl.select(splits=arguments.split)
+    inspections = ad_pl.select(splits=arguments.split)[: arguments.limit]
     output = arguments.output or arguments.dataset / SCORES_FILE
+    merges = arguments.split is not None or arguments.limit is not None
+    if arguments.judge == "openai":
+        return _score_with_model(arguments, ad_pl, inspections, output, merges)
+    return _score_by_rule(arguments, ad_pl, inspections, output, merges)
+
+
+def _score_with_model(
+    arguments: argparse.Namespace, ad_pl: AdPlDirectory, inspections: Sequence[Inspection], output: Path, merges: bool
+) -> int:
+    # Loading the openai package takes most of a second, which the rule judge need not wait for.
+    from sage_trl.judge.model_judge import JudgementOptions  # noqa: PLC0415
+    from sage_trl.judge.scoring_run import ScoringOptions, score_with_model  # noqa: PLC0415
+    from sage_trl.llm_client.client import OPENAI_URL  # noqa: PLC0415
+
+    options = ScoringOptions(
+        model=arguments.model,
+        base_url=arguments.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL,
+        cache=arguments.cache or arguments.dataset / CACHE_FILE,
+        output=output,
+        judgements=JudgementOptions(arguments.images, arguments.best_answer, arguments.repeats),
+        concurrency=arguments.concurrency,
+        requests_per_minute=arguments.requests_per_minute,
+        tokens_per_minute=arguments.tokens_per_minute,
+        max_cost=arguments.max_cost,
+        price_input=arguments.price_input,
+        price_output=arguments.price_output,
+        seconds=arguments.timeout,
+        batch=arguments.batch,
+        dry_run=arguments.dry_run,
+        yes=arguments.yes,
+        retry_quarantined=arguments.retry_quarantined,
+        report=arguments.report,
+        human_scores=arguments.human_scores,
+        quiet=arguments.quiet,
+        merges=merges,
+    )
+    code = score_with_model(ad_pl, inspections, options)
+    if code == 0 and not arguments.dry_run:
+        _show_summary(summarise_scores(score for _, score in iterate_records(JudgeScore, output)), arguments.quiet)
+    return code
+
+
+def _score_by_rule(
+    arguments: argparse.Namespace, ad_pl: AdPlDirectory, inspections: Sequence[Inspection], output: Path, merges: bool
+) -> int:
+    judge = open_judge("rule")
     progress = track(inspections, "score", console=Console(stderr=True), disable=arguments.quiet)
     scores = list(score_answers(judge, progress))
-    kept = scores if arguments.split is None else merge_scores(output, scores, ad_pl.inspections)
+    kept = merge_scores(output, scores, ad_pl.inspections) if merges else scores
     write_jsonl(output, (score.model_dump(mode="json") for score in kept))
-    summary = summarise_scores(scores)
-    console = Console(quiet=arguments.quiet)
+    _show_summary(summarise_scores(scores), arguments.quiet)
+    kept_too = f", {len(kept) - len(scores)} of other splits kept" if len(kept) > len(scores) else ""
+    said = f"written: {output} ({len(scores)} scores by {judge.name}{kept_too})"
+    Console(quiet=arguments.quiet).print(said, soft_wrap=True)
+    return 0
+
+
+def _show_summary(summary: ScoreSummary, quiet: bool) -> None:
+    console = Console(quiet=quiet)
     for table in _tables(summary):
         console.print(table)
     shares = ", ".join(
@@ -62,9 +156,6 @@ def main() -> int:
     )
     console.print(f"minimum pairs by rank: {shares}", soft_wrap=True)
     console.print(f"dH_max < dH_min in {summary.max_below_min} of {summary.questions} questions", soft_wrap=True)
-    kept_too = f", {len(kept) - len(scores)} of other splits kept" if len(kept) > len(scores) else ""
-    console.print(f"written: {output} ({len(scores)} scores by {judge.name}{kept_too})", soft_wrap=True)
-    return 0
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ def load_ad_pl(
     pairs: PairChoice = "both",
     entropy: EntropyKind = "term",
     drop_inverted: bool = False,
+    drop_incomplete: bool = False,
     counts: PairCounts | None = None,
 ) -> Dataset:
     """Load an AD-PL directory as rows that our trainers, and TRL's own, take.
@@ -97,6 +98,7 @@ def load_ad_pl(
         pairs: `both`, `min` or `max` (eq. 5).
         entropy: `term` or `surprisal` (eq. 4).
         drop_inverted: drop pairs whose loser the judge scores above the winner.
+        drop_incomplete: leave out, and count, questions of which some answer has no score; else they are an error.
         counts: filled with what became of the questions.
 
     Raises:
@@ -110,7 +112,7 @@ def load_ad_pl(
         if scores is None or not Path(scores).is_file():
             problem = f"{scores or directory}: preference rows need scores, and there are none"
             raise DataError(f"{problem}\n  remedy: run tools/score_mle.py --dataset {directory} --judge rule first")
-        table = read_score_table(Path(scores), inspections)
+        table = read_score_table(Path(scores), inspections, drop_incomplete)
     counts = counts if counts is not None else PairCounts()
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -138,11 +140,11 @@ def _memory_mapped(rows: Iterator[dict[str, Any]], features: Features) -> Datase
     return Dataset.from_file(str(path))
 
 
-def read_score_table(path: Path, inspections: Sequence[Inspection]) -> ScoreTable:
-    """MLE scores of every question by (group id, question id), in rank order.
+def read_score_table(path: Path, inspections: Sequence[Inspection], drop_incomplete: bool = False) -> ScoreTable:
+    """MLE scores of every question by (group id, question id), in rank order; NaN where one is missing.
 
     Raises:
-        DataError: a score twice, or an answer of `inspections` without one.
+        DataError: a score twice, or, unless `drop_incomplete`, an answer of `inspections` without one.
     """
     found: dict[tuple[str, str], dict[int, float]] = {}
     for line, score in iterate_records(JudgeScore, path):
@@ -163,12 +165,12 @@ def read_score_table(path: Path, inspections: Sequence[Inspection]) -> ScoreTabl
             lacking = [i for i in range(len(question.answers)) if i not in answers]
             missing += [f"{inspection.id}/{question.id} answer {i}" for i in lacking]
             table[inspection.id, question.id] = [answers.get(i, float("nan")) for i in range(len(question.answers))]
-    if missing:
+    if missing and not drop_incomplete:
         raise DataError.at(
             path,
             None,
             f"scores missing for {len(missing)} answers, first {missing[0]}",
-            "run tools/score_mle.py on this dataset",
+            "run tools/score_mle.py on this dataset, or leave those questions out with drop_incomplete: true",
         )
     return table
 

@@ -19,13 +19,13 @@ def open_judge(name: str) -> Judge:
     """The judge of that name.
 
     Raises:
-        SageError: no such judge, or one that is not there yet.
+        SageError: no such judge, or one that is not opened by name.
     """
     if name == "rule":
         return RuleJudge()
     if name == "openai":
-        raise SageError("judge 'openai' comes in a later version\n  remedy: use --judge rule")
-    raise SageError(f"judge {name!r} is unknown\n  remedy: use --judge rule")
+        raise SageError("judge 'openai' does not judge one by one\n  remedy: use --judge rule here")
+    raise SageError(f"judge {name!r} is unknown\n  remedy: use one of openai, rule")
 
 
 def score_answers(judge: Judge, inspections: Iterable[Inspection]) -> Iterator[JudgeScore]:

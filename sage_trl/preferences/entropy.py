@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EntropyKind = Literal["term", "surprisal"]
 
@@ -41,9 +44,20 @@ def answer_entropies(mle_scores: Tensor | Sequence[float], entropy: EntropyKind 
     Returns:
         `[..., L_N]` entropies.
     """
-    log_p = torch.log_softmax(torch.as_tensor(mle_scores, dtype=torch.float64), dim=-1)
+    import torch  # noqa: PLC0415  a judge scores without it, and it takes seconds to load
+
+    scores = torch.as_tensor(mle_scores)
+    entropies = torch.from_numpy(entropies_of(scores.detach().cpu().numpy(), entropy))
+    return entropies.to(scores.device)
+
+
+def entropies_of(mle_scores: ArrayLike, entropy: EntropyKind = "term") -> NDArray[Any]:
+    """`answer_entropies` for arrays, without torch."""
+    scores = np.asarray(mle_scores, dtype=np.float64)
+    shifted = scores - scores.max(axis=-1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     if entropy == "term":
-        return -log_p.exp() * log_p
+        return np.asarray(-np.exp(log_p) * log_p)
     if entropy == "surprisal":
-        return -log_p
+        return np.asarray(-log_p)
     raise ValueError(f"entropy {entropy!r} is unknown; use 'term' or 'surprisal'")

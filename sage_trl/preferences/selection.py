@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from sage_trl.preferences.entropy import EntropyKind, answer_entropies
+from sage_trl.preferences.entropy import EntropyKind, entropies_of
 from sage_trl.records import PairKind
 
 PairChoice = Literal["both", "min", "max"]
@@ -48,7 +48,7 @@ def select_preference_pairs(
         raise ValueError(f"{len(mle_scores)} answer scores; a pair needs at least two")
     if any(math.isnan(score) for score in mle_scores):
         return []
-    entropies = answer_entropies(mle_scores, entropy).tolist()
+    entropies = entropies_of(mle_scores, entropy).tolist()
     last = len(entropies) - 1
     chosen: list[SelectedPair] = []
     if pairs == "min" or (pairs == "both" and last > 1):

@@ -100,7 +100,7 @@ def test_scores_come_in_the_order_of_the_dataset() -> None:
 
 def test_other_judges() -> None:
     assert open_judge("rule").name == "rule"
-    for name, said in (("openai", "comes in a later version"), ("nope", "is unknown")):
+    for name, said in (("openai", "one by one"), ("nope", "is unknown")):
         with pytest.raises(SageError, match=said):
             open_judge(name)
 

@@ -45,7 +45,7 @@ def test_split_output_and_quiet(built: Path, tmp_path: Path) -> None:
 
 
 def test_mistakes(built: Path, tmp_path: Path) -> None:
-    refused(run("score_mle.py", "--dataset", built, "--judge", "openai"), "comes in a later version")
+    refused(run("score_mle.py", "--dataset", built, "--judge", "opnai"), "is unknown")
     refused(run("score_mle.py", "--dataset", built, "--split", "tset"), "no split 'tset'")
     refused(run("score_mle.py", "--dataset", tmp_path / "nowhere"), "no such dataset directory")
 

@@ -1,0 +1,232 @@
+"""One HTTP call to an OpenAI-compatible server, and what its outcome means for the request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from time import time
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx2
+import openai
+
+from sage_trl.errors import CredentialsError, SageError
+from sage_trl.llm_client.cost import Usage
+from sage_trl.llm_client.request import without_credentials
+
+OPENAI_URL = "https://api.openai.com/v1"
+KEY_VARIABLE = "OPENAI_API_KEY"
+LONGEST_ERROR = 500  # characters of a server's error text that are kept
+
+
+class Kind(Enum):
+    """What became of one attempt."""
+
+    ANSWERED = "answered"
+    RATE_LIMITED = "rate limited"  # not paid
+    NOT_SENT = "not sent"  # not paid
+    UNKNOWN = "unknown"  # may have been paid: time-out, dropped connection, server error
+    REFUSED = "refused"  # this request will never be accepted
+    NO_SCHEMA = "no schema"  # the server knows no JSON schemas
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One attempt: the raw text of the answer, or of the error, and the server's wish to wait, in seconds."""
+
+    kind: Kind
+    text: str
+    retry_after: float | None = None
+
+
+class ServiceError(SageError):
+    """The server is not there or does not know the model; the same command may be given again."""
+
+    exit_code = 8
+
+
+def read_api_key(base_url: str) -> str:
+    """The key from the environment; servers of one's own need none.
+
+    Raises:
+        CredentialsError: OpenAI's server without a key.
+    """
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not key and without_credentials(base_url) == OPENAI_URL:
+        raise CredentialsError(f"{KEY_VARIABLE} is not set\n  remedy: export {KEY_VARIABLE}=... and try again")
+    return key or "none"
+
+
+class ChatClient:
+    """Sends chat completions, one HTTP request per call, never retrying.
+
+    Args:
+        base_url: of the API, such as `http://localhost:8000/v1`.
+        seconds: the longest a whole call may take, slow drips included.
+    """
+
+    def __init__(self, base_url: str, seconds: float) -> None:
+        self.base_url = base_url
+        self._seconds = seconds
+        self._api_key = read_api_key(base_url)
+        # Certificates are loaded once, not once per connection; a plain server needs none.
+        verify = ssl.create_default_context() if base_url.startswith("https") else False
+        self._http = httpx2.AsyncClient(
+            transport=_OneRequestPerConnection(verify, _proxy(base_url)), timeout=seconds, follow_redirects=False
+        )
+        self._client = openai.AsyncOpenAI(
+            api_key=self._api_key, base_url=base_url, max_retries=0, timeout=seconds, http_client=self._http
+        )
+        self._create = self._client.chat.completions.with_raw_response.create
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def redact(self, text: str) -> str:
+        """The text without our API key, should a server repeat it."""
+        return text if self._api_key == "none" else text.replace(self._api_key, "[API key]")
+
+    async def send(self, body: Mapping[str, Any]) -> Outcome:
+        """Send a request's body once.
+
+        Raises:
+            CredentialsError: the key is refused, or the quota is used up.
+            ServiceError: the server does not know the model or the path.
+        """
+        try:
+            async with asyncio.timeout(self._seconds):
+                # As extra_body: walking through messages and schema to convert them costs as much as the call.
+                reply = await self._create(model=body["model"], messages=[], extra_body=body)
+                return Outcome(Kind.ANSWERED, self.redact(reply.text))
+        except TimeoutError:
+            return Outcome(Kind.UNKNOWN, f"no whole answer within {self._seconds:g} s")
+        except openai.APIStatusError as error:
+            return self._of_status(error)
+        except openai.APIConnectionError as error:
+            cause = error.__cause__
+            sent = not isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
+            text = self.redact(f"{type(cause).__name__}: {cause}")
+            return Outcome(Kind.UNKNOWN if sent else Kind.NOT_SENT, text)
+
+    def _of_status(self, error: openai.APIStatusError) -> Outcome:
+        status, text = error.status_code, self.redact(error.response.text)[:LONGEST_ERROR]
+        said = f"{self.redact(without_credentials(self.base_url))} says {status}: {_one_line(text)}"
+        if status in (401, 403):
+            raise CredentialsError(f"{said}\n  remedy: check {KEY_VARIABLE} and the account's rights")
+        if status == 429 and "insufficient_quota" in text:
+            raise CredentialsError(f"{said}\n  remedy: add credit to the account, then give the same command again")
+        if status == 429:
+            return Outcome(Kind.RATE_LIMITED, text, retry_after(error.response.headers.get("retry-after")))
+        if status in (404, 405):
+            raise ServiceError(f"{said}\n  remedy: check --base-url and --model")
+        if status in (400, 422):
+            unknown_schema = request_has_no_schema(text)
+            return Outcome(Kind.NO_SCHEMA if unknown_schema else Kind.REFUSED, f"{status}: {text}")
+        if 300 <= status < 500 and status not in (408, 409):
+            return Outcome(Kind.REFUSED, f"{status}: {text}")
+        return Outcome(Kind.UNKNOWN, f"{status}: {text}", retry_after(error.response.headers.get("retry-after")))
+
+
+def request_has_no_schema(text: str) -> bool:
+    """Whether a server's refusal is about the JSON schema."""
+    return any(word in text for word in ("response_format", "json_schema", "guided"))
+
+
+def retry_after(header: str | None) -> float | None:
+    """Seconds of a Retry-After header: a number, or a date."""
+    if header is None:
+        return None
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time())
+    except ValueError:
+        return None
+
+
+def read_usage(body: str) -> Usage | None:
+    """Tokens that an answer says were charged; None where it does not say."""
+    try:
+        usage: Any = json.loads(body).get("usage")
+        tokens = Usage(usage["prompt_tokens"], usage["completion_tokens"])
+    except (ValueError, AttributeError, TypeError, KeyError):
+        return None
+    return tokens if all(isinstance(count, int) and count >= 0 for count in tokens) else None
+
+
+def _proxy(base_url: str) -> str | None:
+    """The proxy that the environment names; httpx looks for none where it is given a transport."""
+    parts = urlsplit(base_url)
+    if parts.hostname is None or proxy_bypass(parts.hostname):
+        return None
+    return getproxies().get(parts.scheme)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+class _OneRequestPerConnection(httpx2.AsyncBaseTransport):
+    """Kept-alive connections, each with a pool of its own.
+
+    httpx's pool looks at every connection for every request: with 64 of them that is most of a request's work.
+    """
+
+    def __init__(self, verify: ssl.SSLContext | bool, proxy: str | None) -> None:
+        self._verify, self._proxy = verify, proxy
+        self._idle: list[httpx2.AsyncHTTPTransport] = []
+        self._all: list[httpx2.AsyncHTTPTransport] = []
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        connection = self._idle.pop() if self._idle else self._new()
+        try:
+            response = await connection.handle_async_request(request)
+        except BaseException:
+            self._idle.append(connection)
+            raise
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        response.stream = _ReturningStream(response.stream, self._idle, connection)
+        return response
+
+    async def aclose(self) -> None:
+        for connection in self._all:
+            await connection.aclose()
+
+    def _new(self) -> httpx2.AsyncHTTPTransport:
+        limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=5.0)
+        connection = httpx2.AsyncHTTPTransport(verify=self._verify, limits=limits, proxy=self._proxy)
+        self._all.append(connection)
+        return connection
+
+
+class _ReturningStream(httpx2.AsyncByteStream):
+    """The body of a response, after which its connection is idle again."""
+
+    def __init__(
+        self,
+        stream: httpx2.AsyncByteStream,
+        idle: list[httpx2.AsyncHTTPTransport],
+        connection: httpx2.AsyncHTTPTransport,
+    ) -> None:
+        self._stream, self._idle, self._connection = stream, idle, connection
+        self._returned = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._stream:
+            yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+        if not self._returned:
+            self._returned = True
+            self._idle.append(self._connection)

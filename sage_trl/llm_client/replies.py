@@ -1,0 +1,32 @@
+"""From the raw text of an answer to the reply in it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class UnreadableError(Exception):
+    """An answer that is not what was asked for. It is asked again a few times, then put in quarantine."""
+
+
+def read_reply(body: str) -> str:
+    """The text of a chat completion's reply.
+
+    Raises:
+        UnreadableError: HTML, cut-off JSON, an error object, a refusal, a reply that met its token limit.
+    """
+    try:
+        completion: Any = json.loads(body)
+        choice = completion["choices"][0]
+        message = choice["message"]
+        content, refusal = message.get("content"), message.get("refusal")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        raise UnreadableError("no chat completion") from None
+    if refusal:
+        raise UnreadableError("the model refused")
+    if choice.get("finish_reason") == "length":
+        raise UnreadableError("the reply met its token limit")
+    if not isinstance(content, str) or not content.strip():
+        raise UnreadableError("an empty reply")
+    return content

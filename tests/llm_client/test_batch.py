@@ -1,0 +1,117 @@
+"""The Batch API path, killed after every step in turn: every request is paid once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sage_trl.llm_client import batch as batch_module
+from sage_trl.llm_client.batch import _BatchRun, run_batches
+from sage_trl.llm_client.cost import BATCH_DISCOUNT, Prices
+from sage_trl.llm_client.ledger import Ledger
+from sage_trl.llm_client.plan import RunSettings, make_plan
+from sage_trl.llm_client.request import ChatRequest, Message
+from sage_trl.llm_client.runner import RunResult
+from tests.llm_client.conftest import Served
+from tests.llm_client.fake_server import content_hash, true_scores
+
+Serve = Callable[..., Served]
+PRICES = Prices(2.5, 10.0).scaled(BATCH_DISCOUNT)
+
+
+class KilledError(BaseException):
+    """Stands for kill -9: nothing of ours runs after it but what the interpreter must."""
+
+
+@pytest.fixture(autouse=True)
+def planted_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+
+
+def requests(count: int) -> list[ChatRequest]:
+    return [ChatRequest("gpt-4o", (Message("user", f"Judge {number}"),), 60) for number in range(count)]
+
+
+def parse(text: str) -> Any:
+    from sage_trl.judge.prompts import parse_judgement
+
+    return parse_judgement(text)
+
+
+def run(cache: Path, server: Served, asked: list[ChatRequest], **settings: Any) -> RunResult:
+    given = RunSettings(base_url=server.url, parser="p1", prices=PRICES, quiet=True, **settings)
+    with Ledger(cache) as ledger:
+        return run_batches(make_plan(asked, parse, given, ledger), parse, given, ledger)
+
+
+def true_values(asked: list[ChatRequest]) -> list[dict[str, int]]:
+    return [true_scores(content_hash(request.body())) for request in asked]
+
+
+def scores(result: RunResult) -> list[Any]:
+    return [value and {name: value[name] for name in ("type", "location", "logic")} for value in result.values]
+
+
+STEPS = ["_build", "_find_file", "_upload", "_note", "_find_batch", "_create", "_wait", "_answers", "_read"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_a_step_everything_is_paid_once(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, step: str, moment: str
+) -> None:
+    server, asked = serve(), requests(7)
+    monkeypatch.setattr(batch_module, "SHARD_REQUESTS", 3)
+    whole = getattr(_BatchRun, step)
+    calls = 0
+
+    def killed(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if moment == "after":
+            result = whole(*arguments)
+            # A generator does its work when it is read.
+            result = list(result) if step == "_answers" else result
+        if calls == 2:
+            raise KilledError
+        return result if moment == "after" else whole(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_BatchRun, step, killed)
+        with pytest.raises(KilledError):
+            run(tmp_path / "c.sqlite", server, asked)
+    result = run(tmp_path / "c.sqlite", server, asked)
+    assert result.stopped is None
+    assert scores(result) == true_values(asked)
+    stats = server.stats()
+    assert set(stats["charged"].values()) == {1} and len(stats["charged"]) == 7
+    assert stats["batches"] == 3
+    assert result.spent == stats["nano_usd"] * BATCH_DISCOUNT
+
+
+def test_faults_are_asked_again_and_the_rest_once(tmp_path: Path, serve: Serve) -> None:
+    server, asked = serve("--faults", "0.3"), requests(60)
+    result = run(tmp_path / "c.sqlite", server, asked)
+    assert result.stopped is None
+    known = [row for row in range(60) if row not in result.quarantined]
+    assert len(known) > 50
+    assert [scores(result)[row] for row in known] == [true_values(asked)[row] for row in known]
+    assert result.spent >= server.stats()["nano_usd"] * BATCH_DISCOUNT
+
+
+def test_the_cap_holds(tmp_path: Path, serve: Serve) -> None:
+    server, asked = serve(), requests(20)
+    cap = 5 * PRICES.worst_case(asked[0])
+    result = run(tmp_path / "c.sqlite", server, asked, max_cost=cap)
+    assert result.stopped is not None and result.stopped.exit_code == 4
+    assert 0 < server.stats()["nano_usd"] * BATCH_DISCOUNT <= result.spent <= cap
+
+
+def test_a_server_without_batches(tmp_path: Path, serve: Serve) -> None:
+    server = serve()
+    server.url = server.url.replace("/v1", "/v2")
+    result = run(tmp_path / "c.sqlite", server, requests(2))
+    assert result.stopped is not None and result.stopped.exit_code == 8
