@@ -20,7 +20,14 @@ from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.entropy_dpo_trainer import EntropyDPOTrainer
 
 NOT_STOCK = ("delta_entropy", "pair_kind")
-VARIANTS = ("stock", "stock, tower frozen", "trees, dense", "trees, split", f"trees, split, {CACHED}")
+VARIANTS = (
+    "stock",
+    "stock, tower frozen",
+    "rows, vision once",
+    "trees, dense",
+    "trees, split",
+    f"trees, split, {CACHED}",
+)
 
 
 def stock_trainer(model: Any, reference: Any, processor: Any, rows: Any, options: dict[str, Any]) -> Any:
@@ -52,6 +59,8 @@ def build_variants(arguments: argparse.Namespace, prompt_tokens: int, directory:
                 freeze_tower(model)
         else:
             own: dict[str, Any] = {"tree_attention": "dense" if name == "trees, dense" else "split"}
+            if name == "rows, vision once":
+                own = {"shared_prefix": False}
             if name.endswith(CACHED):
                 own["reference_cache"] = str(directory / "cache")
             args = EntropyDPOConfig(reference_dropout=0.0, **own, **options)

@@ -19,7 +19,7 @@ from sage_trl.trainer.collators import SFECollator
 from sage_trl.trainer.sfe_config import SFEConfig
 from sage_trl.trainer.sfe_trainer import SFETrainer
 
-VARIANTS = ("stock", "stock, tower frozen", "trees, dense", "trees, split")
+VARIANTS = ("stock", "stock, tower frozen", "rows, vision once", "trees, dense", "trees, split")
 
 
 def build_variants(arguments: argparse.Namespace, prompt_tokens: int, directory: Path) -> tuple[dict[str, Any], int]:
@@ -38,8 +38,10 @@ def build_variants(arguments: argparse.Namespace, prompt_tokens: int, directory:
             if name == "stock, tower frozen":
                 freeze_tower(model)
         else:
-            form = "dense" if name == "trees, dense" else "split"
-            args = SFEConfig(tree_attention=form, reference_dropout=0.0, **options)
+            own: dict[str, Any] = {"tree_attention": "dense" if name == "trees, dense" else "split"}
+            if name == "rows, vision once":
+                own = {"shared_prefix": False}
+            args = SFEConfig(reference_dropout=0.0, **own, **options)
             trainer = SFETrainer(model, args, **shared)
         variants[name] = whole_step(trainer, list(rows))
     return variants, len(rows)

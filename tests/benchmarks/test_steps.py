@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "variants"), [("edpo_step.py", 5), ("sfe_step.py", 4)])
+@pytest.mark.parametrize(("name", "variants"), [("edpo_step.py", 6), ("sfe_step.py", 5)])
 def test_every_variant_is_measured(name, variants):
     arguments = [
         "--shape",
