@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import NamedTuple
 
 from sage_trl.errors import SageError
 from sage_trl.llm_client.request import ChatRequest
 
 NANO = 1_000_000_000
+FINE = 1_000_000  # parts of a nano-dollar, in which prices per token are whole
 BATCH_DISCOUNT = 0.5  # the Batch API costs half
 
 # USD per million tokens (input, output), by the longest prefix of a model's name.
@@ -39,9 +41,13 @@ class Prices:
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
         """Nano-dollars, rounded up."""
-        # A price per million in USD is a price per token in micro-dollars.
-        exact = Fraction(str(self.input)) * prompt_tokens + Fraction(str(self.output)) * completion_tokens
-        return math.ceil(exact * 1000)
+        input_rate, output_rate = self._rates
+        return -(-(input_rate * prompt_tokens + output_rate * completion_tokens) // FINE)
+
+    @cached_property
+    def _rates(self) -> tuple[int, int]:
+        # A price per million in USD is a price per token in micro-dollars. Whole numbers, for sums must be exact.
+        return math.ceil(Fraction(str(self.input)) * 1000 * FINE), math.ceil(Fraction(str(self.output)) * 1000 * FINE)
 
     def worst_case(self, request: ChatRequest) -> int:
         """The most that one attempt at `request` can cost, in nano-dollars."""

@@ -46,7 +46,7 @@ def answer_entropies(mle_scores: Tensor | Sequence[float], entropy: EntropyKind 
     """
     import torch  # noqa: PLC0415  a judge scores without it, and it takes seconds to load
 
-    scores = torch.as_tensor(mle_scores)
+    scores = torch.as_tensor(mle_scores, dtype=torch.float64)
     entropies = torch.from_numpy(entropies_of(scores.detach().cpu().numpy(), entropy))
     return entropies.to(scores.device)
 
