@@ -189,8 +189,9 @@ def _show_result(
             judged = asked[row]
             place = f"{judged.inspection.id}/{judged.question.id} answer {judged.answer[:40]!r}"
             console.print(f"{title}: {place}: {reason[:200]!r}", soft_wrap=True, markup=False)
+    done = "written" if rows else "nothing to write to"
     console.print(
-        f"{'written' if rows else 'nothing to write to'}: {output} ({len(rows)} of {total} answers scored, {len(result.quarantined)} in quarantine, "
+        f"{done}: {output} ({len(rows)} of {total} answers scored, {len(result.quarantined)} in quarantine, "
         f"{len(result.unknown)} unknown, {result.asked} requests sent, {dollars(result.spent)} spent)",
         soft_wrap=True,
         markup=False,
