@@ -170,7 +170,9 @@ def _ask() -> None:
 
 def _write(ad_pl: AdPlDirectory, answers: Sequence[AnswerScores], options: ScoringOptions) -> list[JudgeScore]:
     rows = list(score_rows(answers, judge_name(options.model)))
-    kept = merge_scores(options.output, rows, ad_pl.inspections) if options.merges and rows else rows
+    if not rows:  # scores that are there already are worth more than an empty file
+        return rows
+    kept = merge_scores(options.output, rows, ad_pl.inspections) if options.merges else rows
     try:
         write_jsonl(options.output, (row.model_dump(mode="json") for row in kept))
     except OSError as error:
@@ -187,8 +189,9 @@ def _show_result(
             judged = asked[row]
             place = f"{judged.inspection.id}/{judged.question.id} answer {judged.answer[:40]!r}"
             console.print(f"{title}: {place}: {reason[:200]!r}", soft_wrap=True, markup=False)
+    done = "written" if rows else "nothing to write to"
     console.print(
-        f"written: {output} ({len(rows)} of {total} answers scored, {len(result.quarantined)} in quarantine, "
+        f"{done}: {output} ({len(rows)} of {total} answers scored, {len(result.quarantined)} in quarantine, "
         f"{len(result.unknown)} unknown, {result.asked} requests sent, {dollars(result.spent)} spent)",
         soft_wrap=True,
         markup=False,
