@@ -34,6 +34,7 @@ def main() -> int:
             batch_size=arguments.batch_size,
             max_new_tokens=arguments.max_new_tokens,
             judge=arguments.judge,
+            sbert=arguments.sbert,
             facts=arguments.facts,
             use_facts=not arguments.no_facts,
             seed=arguments.seed,
@@ -66,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--facts", type=Path, metavar="FILE", help="facts.jsonl; default: the one in the dataset")
     parser.add_argument("--judge", choices=["rule"], help="score the replies' type, place and logic (mle_rule)")
+    parser.add_argument(
+        "--sbert", metavar="MODEL", help="similarity to the best answers by this sentence-transformers model"
+    )
     parser.add_argument(
         "--seed", type=seed_number, default=0, help="of the shuffling controls and the intervals, default 0"
     )

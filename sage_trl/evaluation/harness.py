@@ -15,9 +15,11 @@ from rich.text import Text
 from sage_trl.data.dataset import AdPlDirectory
 from sage_trl.evaluation.answer_parsing import parse_verdict
 from sage_trl.evaluation.controls import Row
+from sage_trl.evaluation.counts import AskedGroup
 from sage_trl.evaluation.metrics import Metrics, compute_metrics
 from sage_trl.evaluation.predictions import Control, Prediction, PredictionLog, Setting, grade
 from sage_trl.evaluation.questions import EvaluationQuestion, build_questions, open_images
+from sage_trl.evaluation.similarity import Encoder, mean_similarity
 from sage_trl.judge.scorer import Judge
 from sage_trl.records import FactSet
 
@@ -51,13 +53,14 @@ class EvaluationRun:
     """What is the same for all models of one evaluation.
 
     `facts` is None for a model that takes none. `limit` counts groups per split. `seed` is that of the shuffling
-    controls and of the bootstrap.
+    controls and of the bootstrap. `encoder` measures SBERT similarity to the best answers.
     """
 
     directory: AdPlDirectory
     output: Path
     facts: Mapping[str, FactSet] | None = None
     judge: Judge | None = None
+    encoder: Encoder | None = None
     control: Control | None = None
     limit: int | None = None
     batch_size: int = 64
@@ -151,7 +154,22 @@ def _measure(asked: Sequence[EvaluationQuestion], predictions: Sequence[Predicti
             for item, prediction in zip(asked, predictions, strict=True)
         )
         scores = [(score.type, score.location, score.logic) for score in judged]
-    return compute_metrics(predictions, scores, run.seed)
+    sbert = None
+    if run.encoder is not None and asked:
+        replies = [prediction.prediction for prediction in predictions]
+        sbert = mean_similarity(replies, [item.question.answers[0] for item in asked], run.encoder)
+    return compute_metrics(predictions, scores, run.seed, groups=asked_groups(asked), sbert=sbert)
+
+
+def asked_groups(asked: Sequence[EvaluationQuestion]) -> dict[str, AskedGroup]:
+    """What was asked, by group; groups whose test image is the same file are of one physical unit."""
+    inspections = {item.inspection.id: item.inspection for item in asked}
+    return {
+        name: AskedGroup(
+            inspection.level, sum(q.verdict is not None for q in inspection.questions), inspection.test_image
+        )
+        for name, inspection in inspections.items()
+    }
 
 
 def _batches(asked: Sequence[EvaluationQuestion], batch_size: int) -> Iterator[list[EvaluationQuestion]]:

@@ -22,7 +22,10 @@ LEVEL_NAMES = {
     "defect_identification": "identification",
     "defect_diagnosis": "diagnosis",
 }
-FIGURE_COLUMNS = ("accuracy", "95%", *LEVEL_NAMES.values(), "macro", "Acc-G", "majority", "unreadable", "mle_rule", "n")
+FIGURE_COLUMNS = (
+    *("accuracy", "95%", *LEVEL_NAMES.values(), "macro", "Acc-G", "majority", "unreadable", "mle_rule", "n"),
+    *("balanced", "F1", "SBERT"),
+)
 
 
 def merge_metrics(output: Path, results: Results) -> Path:
@@ -87,6 +90,9 @@ def figure_cells(metrics: Mapping[str, Any]) -> list[str]:
         str(metrics["unreadable"]),
         "-" if scores is None else f"{scores['mean']:.2f}",
         str(metrics["questions"]),
+        # Files written before these figures existed lack them.
+        *(percent(metrics.get(name)) for name in ("balanced_accuracy", "f1")),
+        "-" if metrics.get("sbert") is None else f"{metrics['sbert']:.3f}",
     ]
 
 

@@ -17,6 +17,7 @@ from sage_trl.evaluation.harness import EvaluationRun, ModelUnderTest, evaluate
 from sage_trl.evaluation.inference_settings import InferenceSettings, read_inference_settings
 from sage_trl.evaluation.predictions import Control, Setting, results_key
 from sage_trl.evaluation.report import Results, merge_metrics
+from sage_trl.evaluation.similarity import open_sentence_encoder
 from sage_trl.judge.scorer import open_judge
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.fingerprint import model_fingerprint
@@ -30,7 +31,7 @@ class EvaluationOptions:
     """What `tools/evaluate.py` takes.
 
     `controls` are run one after the other, None standing for the unchanged input. `use_facts=False` hides the facts
-    from models that were trained with them, and goes with no other control.
+    from models that were trained with them, and goes with no other control. `sbert` is a sentence-transformers model.
     """
 
     models: tuple[str, ...]
@@ -43,6 +44,7 @@ class EvaluationOptions:
     batch_size: int = 64
     max_new_tokens: int = 48
     judge: str | None = None
+    sbert: str | None = None
     facts: Path | None = None
     use_facts: bool = True
     seed: int = 0
@@ -60,6 +62,7 @@ def run_evaluation(options: EvaluationOptions) -> Results:
     Raises:
         DataError: a model, the dataset, its facts or an earlier output cannot be used.
     """
+    encoder = None if options.sbert is None else open_sentence_encoder(options.sbert)
     settings = {model: read_inference_settings(model) for model in _by_name(options.models).values()}
     directory = read_ad_pl(options.dataset)
     wants_facts = options.use_facts and any(setting.facts != "none" for setting in settings.values())
@@ -76,6 +79,7 @@ def run_evaluation(options: EvaluationOptions) -> Results:
                 output=options.output,
                 facts=_facts_for(inference, options, facts),
                 judge=None if options.judge is None else open_judge(options.judge),
+                encoder=encoder,
                 control=control,
                 limit=options.limit,
                 batch_size=options.batch_size,

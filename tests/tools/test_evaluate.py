@@ -121,6 +121,18 @@ def test_missing_facts_name_the_tool(
     assert "facts.jsonl: no such file" in capsys.readouterr().err
 
 
+def test_similarity_without_its_package_names_the_extra(
+    run_tool_file: RunTool,
+    arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+
+    assert run_tool_file("evaluate.py", *arguments, "--setting", "one_shot", "--sbert", "encoder") == 2
+    assert "pip install 'sage-trl[sbert]'" in capsys.readouterr().err
+
+
 def test_two_models_of_one_name_are_refused(
     run_tool_file: RunTool, arguments: list[str], model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
