@@ -19,8 +19,15 @@ def main() -> int:
     """Parse, evaluate, print the table."""
     arguments = _parser().parse_args()
     # Imported only now: loading torch takes seconds, and --help or a mistyped option needs none of it.
-    from sage_trl.evaluation.report import METRICS_FILE, print_table, results_table  # noqa: PLC0415
+    from sage_trl.evaluation.report import (  # noqa: PLC0415
+        COMPARISONS_FILE,
+        METRICS_FILE,
+        comparisons_table,
+        print_table,
+        results_table,
+    )
     from sage_trl.evaluation.run import EvaluationOptions, run_evaluation  # noqa: PLC0415
+    from sage_trl.storage import read_json  # noqa: PLC0415
 
     results = run_evaluation(
         EvaluationOptions(
@@ -43,6 +50,8 @@ def main() -> int:
     )
     if not arguments.quiet:
         print_table(results_table(results))
+        if len(results) > 1:
+            print_table(comparisons_table(read_json(arguments.output / COMPARISONS_FILE)))
         print(arguments.output / METRICS_FILE)
     return 0
 

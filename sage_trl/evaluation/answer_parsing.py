@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sage_trl.evaluation.reply_text import clauses, without_markup, without_thoughts
@@ -40,12 +41,13 @@ _NO_ALONE = (
 _YES_CHINESE = rf"(?:是的|是|有的|有|存在|对的|对|正确){_END}"
 _NO_CHINESE = rf"(?:不是的|不是|不对|不存在|不正确|不|否|没有|沒有|没|无|错误|错){_END}"
 _NO_AS_VERDICT = rf"{_NO_WORD}(?:{_END}|(?=\s+(?:{_CLAUSE_OPENER})\b))"
-_YES = rf"(?:{_YES_WORD}\b|{_YES_ALONE}|{_YES_CHINESE})"
-_NO = rf"(?:{_NO_AS_VERDICT}|{_NO_ALONE}|{_NO_CHINESE})"
+_YES = rf"(?:{_YES_WORD}\b|{_YES_CHINESE})"
+_NO = rf"(?:{_NO_AS_VERDICT}|{_NO_CHINESE})"
 
 _LEADING = re.compile(
     rf"^(?:(?:well|so|okay|ok|hmm|thus|therefore|hence|因此|所以)\s+)?(?:(?P<yes>{_YES})|(?P<no>{_NO}))", re.I
 )
+_ALONE = re.compile(rf"^(?:(?P<yes>{_YES_ALONE})|(?P<no>{_NO_ALONE}))", re.IGNORECASE)
 # A whole clause that repeats the question's verb: "It is.", "There are not."
 _SHORT_FORM = re.compile(
     r"^(?:(?:it|there|they|this)\s+(?:is|are|does|do|has|was|were))(?:(?P<yes>)|(?P<no>n't|\s+not))$", re.IGNORECASE
@@ -67,10 +69,13 @@ _DECLARED_CHINESE = re.compile(
 _TRUTH_OF = re.compile(
     r"^it\s+is\s+(?:(?P<yes>true|correct)|(?P<no>not\s+true|not\s+correct|false|incorrect))\s+that\b", re.I
 )
-_RULES = (_LEADING, _SHORT_FORM, _AFTER_COMMA, _DECLARED, _DECLARED_CHINESE, _TRUTH_OF)
+_RULES = (_LEADING, _AFTER_COMMA, _DECLARED, _DECLARED_CHINESE)
+# Such words also comment on what was said ("No, it is fine. True, the light differs."), so a plain yes or no outweighs
+# them.
+_WEAK_RULES = (_ALONE, _SHORT_FORM, _TRUTH_OF)
 
 _LABEL = r"(?:(?:final\s+)?(?:answer|verdict|conclusion)|assistant|答案|结论|回答)\s*[:：]\s*"
-_OPENING = re.compile(rf"^\s*(?:{_LABEL})?(?:{_YES}|{_NO})\s*[,.:;!?–—-]*\s*", re.IGNORECASE)
+_OPENING = re.compile(rf"^\s*(?:{_LABEL})?(?:{_YES}|{_NO}|{_YES_ALONE}|{_NO_ALONE})\s*[,.:;!?–—-]*\s*", re.IGNORECASE)
 
 
 class ReplyReading(NamedTuple):
@@ -94,7 +99,8 @@ def parse_verdict(reply: str) -> bool | None:
     """Return the verdict that a reply states.
 
     Statements are a yes or no (true, false, 是, 否) that opens a clause ("Yes, ...", "Looking closely: no.") and a
-    declared answer ("the answer is no"); the last one holds, because models correct themselves. A negation such as "no
+    declared answer ("the answer is no"); the last one holds, because models correct themselves. Only without any does a
+    clause such as "True." or "It is not." count. A negation such as "no
     scratch is visible" is no statement, because whether it means yes or no depends on the question.
 
     Returns:
@@ -102,11 +108,15 @@ def parse_verdict(reply: str) -> bool | None:
     """
     text = _NUMBER_SIGN.sub("number ", without_thoughts(reply))
     text = _BOTH.sub(" ; ", without_markup(text))
-    stated = [verdict for clause in clauses(text) for verdict in _statements(clause)]
-    return stated[-1] if stated else None
+    parts = clauses(text)
+    for rules in (_RULES, _WEAK_RULES):
+        stated = [verdict for clause in parts for verdict in _statements(clause, rules)]
+        if stated:
+            return stated[-1]
+    return None
 
 
-def _statements(clause: str) -> list[bool]:
+def _statements(clause: str, rules: Sequence[re.Pattern[str]]) -> list[bool]:
     """The verdicts of one clause in the order of the text."""
-    found = sorted((match for rule in _RULES for match in rule.finditer(clause)), key=lambda match: match.end())
+    found = sorted((match for rule in rules for match in rule.finditer(clause)), key=lambda match: match.end())
     return [(match["yes"] is not None) != bool(match.groupdict().get("not")) for match in found]

@@ -68,8 +68,22 @@ class EvaluationRun:
     quiet: bool = False
 
 
+@dataclass(frozen=True)
+class Measured:
+    """The figures of one split with what they were computed from."""
+
+    metrics: Metrics
+    predictions: Sequence[Prediction]
+    groups: Mapping[str, AskedGroup]
+
+
 def evaluate(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run: EvaluationRun) -> dict[str, Metrics]:
-    """Evaluate one model in one setting; returns the metrics per split.
+    """The metrics per split of `measure`."""
+    return {split: measured.metrics for split, measured in measure(model, setting, splits, run).items()}
+
+
+def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run: EvaluationRun) -> dict[str, Measured]:
+    """Evaluate one model in one setting; returns what was measured per split.
 
     Every reply reaches `predictions.jsonl` below `run.output` as soon as its batch is done. Replies that are there
     already, from an earlier or a killed run with the same content, are not generated again.
@@ -91,7 +105,7 @@ def evaluate(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run
         )
         for split in splits
     }
-    metrics = {}
+    measured = {}
     with PredictionLog(run.output) as log:
         for split, asked in questions.items():
             condition = Condition(setting, split, run.control)
@@ -100,8 +114,8 @@ def evaluate(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run
             graded = [
                 _grade(model.name, condition, item, log[item.key].prediction, log[item.key].seconds) for item in asked
             ]
-            metrics[split] = _measure(asked, graded, run)
-    return metrics
+            measured[split] = Measured(_metrics(asked, graded, run), graded, asked_groups(asked))
+    return measured
 
 
 def _answer(
@@ -146,7 +160,7 @@ def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: s
     )
 
 
-def _measure(asked: Sequence[EvaluationQuestion], predictions: Sequence[Prediction], run: EvaluationRun) -> Metrics:
+def _metrics(asked: Sequence[EvaluationQuestion], predictions: Sequence[Prediction], run: EvaluationRun) -> Metrics:
     scores = None
     if run.judge is not None:
         judged = (

@@ -14,6 +14,7 @@ from sage_trl.errors import DataError
 from sage_trl.storage import read_json, write_json
 
 METRICS_FILE = "metrics.json"
+COMPARISONS_FILE = "comparisons.json"
 Results = dict[str, dict[str, dict[str, Any]]]
 """model -> setting (see `results_key`) -> the fields of `Metrics`."""
 
@@ -63,6 +64,24 @@ def results_table(results: Results, title: str | None = None) -> Table:
     for model, by_setting in results.items():
         for setting, metrics in by_setting.items():
             table.add_row(model, setting, *figure_cells(metrics))
+    return table
+
+
+def comparisons_table(comparisons: Iterable[Mapping[str, Any]]) -> Table:
+    """One row per pair of models and setting: the difference in points of accuracy and its p-value."""
+    table = Table()
+    for column in ("first", "second", "setting"):
+        table.add_column(column, no_wrap=True)
+    for column in ("difference", "only first right", "only second right", "p", "n"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for entry in comparisons:
+        table.add_row(
+            *(entry[name] for name in ("first", "second", "setting")),
+            f"{100 * entry['difference']:+.1f}",
+            *(str(entry[name]) for name in ("only_first", "only_second")),
+            f"{entry['p_value']:.3g}",
+            str(entry["questions"]),
+        )
     return table
 
 

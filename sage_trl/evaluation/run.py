@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.utils.logging import disable_progress_bar
@@ -13,10 +14,11 @@ from transformers.utils.logging import disable_progress_bar
 from sage_trl.data.dataset import read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
 from sage_trl.errors import DataError
-from sage_trl.evaluation.harness import EvaluationRun, ModelUnderTest, evaluate
+from sage_trl.evaluation.comparison import compare_models
+from sage_trl.evaluation.harness import EvaluationRun, Measured, ModelUnderTest, measure
 from sage_trl.evaluation.inference_settings import InferenceSettings, read_inference_settings
 from sage_trl.evaluation.predictions import Control, Setting, results_key
-from sage_trl.evaluation.report import Results, merge_metrics
+from sage_trl.evaluation.report import COMPARISONS_FILE, Results, merge_metrics
 from sage_trl.evaluation.similarity import open_sentence_encoder
 from sage_trl.judge.scorer import open_judge
 from sage_trl.models.checkpoints import load_pretrained
@@ -24,6 +26,7 @@ from sage_trl.models.fingerprint import model_fingerprint
 from sage_trl.models.generation import ModelReplyGenerator
 from sage_trl.models.prompt import FACT_SENTENCE, HARD_FACTS_SENTENCE, REFERENCE_SENTENCE, TEST_SENTENCE, FactUse
 from sage_trl.records import FactSet
+from sage_trl.storage import write_json
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def run_evaluation(options: EvaluationOptions) -> Results:
     """Evaluate every model in every setting on every split.
 
     `metrics.json` is brought up to date after each setting, so a stopped run leaves what it has finished.
+    With several models `comparisons.json` holds a paired test of each two of them.
 
     Returns:
         The results of this run: model name (its directory's) -> `results_key` -> figures.
@@ -70,6 +74,7 @@ def run_evaluation(options: EvaluationOptions) -> Results:
     if options.quiet:
         disable_progress_bar()  # of the weights being loaded
     results: Results = {}
+    by_key: dict[str, dict[str, Measured]] = {}
     for name, path in _by_name(options.models).items():
         inference = settings[path]
         model = _load(name, path, inference, options)
@@ -86,11 +91,32 @@ def run_evaluation(options: EvaluationOptions) -> Results:
                 seed=options.seed,
                 quiet=options.quiet,
             )
-            by_split = evaluate(model, setting, options.splits, run)
-            figures = {results_key(setting, split, control): metrics.as_json() for split, metrics in by_split.items()}
+            by_split = measure(model, setting, options.splits, run)
+            named = {results_key(setting, split, control): measured for split, measured in by_split.items()}
+            figures = {key: measured.metrics.as_json() for key, measured in named.items()}
+            for key, measured in named.items():
+                by_key.setdefault(key, {})[name] = measured
             merge_metrics(options.output, {name: figures})
             results.setdefault(name, {}).update(figures)
+    if len(options.models) > 1:
+        write_json(options.output / COMPARISONS_FILE, _comparisons(by_key, options.seed))
     return results
+
+
+def _comparisons(by_key: Mapping[str, Mapping[str, Measured]], seed: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "setting": key,
+            "first": first,
+            "second": second,
+            **compare_models(
+                by_model[first].predictions, by_model[second].predictions, by_model[first].groups, seed
+            ).model_dump(mode="json"),
+        }
+        for key, by_model in by_key.items()
+        for first, second in combinations(by_model, 2)
+        if by_model[first].metrics.questions
+    ]
 
 
 def _by_name(models: tuple[str, ...]) -> dict[str, str]:
