@@ -17,7 +17,7 @@ _DECLARED = re.compile(
 )
 _IN_BRACKETS = re.compile(r"(?<![\w'])\(?(?P<letter>[A-Z])\)")
 _OPENING = re.compile(r"^\s*(?:[-•#>]+\s*)?(?P<letter>[A-Z])(?=\s*(?:[.,:;!?–—-]|$))", re.MULTILINE)
-_AFTER_FULL_STOP = re.compile(r"[.!?:;,]\s+(?P<letter>[A-Z])(?=\s*(?:[.!?:;,]|$))", re.MULTILINE)
+_AFTER_FULL_STOP = re.compile(r"(?<=[.!?:;,]\s)(?P<letter>[A-Z])(?=\s*(?:[.!?:;,]|$))", re.MULTILINE)
 _IS_LETTER = re.compile(
     r"\b(?:is|it's|but|be)\s+(?P<letter>[A-Z])(?=\s*(?:[.!?:;,]|$|\s(?:because|since|as)\b))", re.MULTILINE
 )
