@@ -19,8 +19,15 @@ def main() -> int:
     """Parse, evaluate, print the table."""
     arguments = _parser().parse_args()
     # Imported only now: loading torch takes seconds, and --help or a mistyped option needs none of it.
-    from sage_trl.evaluation.report import METRICS_FILE, print_table, results_table  # noqa: PLC0415
+    from sage_trl.evaluation.report import (  # noqa: PLC0415
+        COMPARISONS_FILE,
+        METRICS_FILE,
+        comparisons_table,
+        print_table,
+        results_table,
+    )
     from sage_trl.evaluation.run import EvaluationOptions, run_evaluation  # noqa: PLC0415
+    from sage_trl.storage import read_json  # noqa: PLC0415
 
     results = run_evaluation(
         EvaluationOptions(
@@ -34,6 +41,7 @@ def main() -> int:
             batch_size=arguments.batch_size,
             max_new_tokens=arguments.max_new_tokens,
             judge=arguments.judge,
+            sbert=arguments.sbert,
             facts=arguments.facts,
             use_facts=not arguments.no_facts,
             seed=arguments.seed,
@@ -42,6 +50,8 @@ def main() -> int:
     )
     if not arguments.quiet:
         print_table(results_table(results))
+        if len(results) > 1:
+            print_table(comparisons_table(read_json(arguments.output / COMPARISONS_FILE)))
         print(arguments.output / METRICS_FILE)
     return 0
 
@@ -66,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--facts", type=Path, metavar="FILE", help="facts.jsonl; default: the one in the dataset")
     parser.add_argument("--judge", choices=["rule"], help="score the replies' type, place and logic (mle_rule)")
+    parser.add_argument(
+        "--sbert", metavar="MODEL", help="similarity to the best answers by this sentence-transformers model"
+    )
     parser.add_argument(
         "--seed", type=seed_number, default=0, help="of the shuffling controls and the intervals, default 0"
     )

@@ -1,24 +1,25 @@
-"""Reads the yes/no verdict out of a free-text reply."""
+"""Reads the yes/no verdict out of a free-text reply, and the reason beside it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import NamedTuple
 
-_YES = r"(?:yes|yeah|yep)"
-_NO = r"(?:no|nope)"
-_EITHER = rf"(?:{_YES}|{_NO})"
+from sage_trl.evaluation.reply_text import clauses, without_markup, without_thoughts
 
-_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
-_MARKUP = re.compile(r"[*_`\"“”„«»<>{}\[\]()$\\]+")
-_APOSTROPHE_QUOTES = re.compile(r"(?<!\w)['‘’]|['‘’](?!\w)")
+_YES_WORD = r"(?:yes|yeah|yep)"
+_NO_WORD = r"(?:no|nope)"
+_EITHER = rf"(?:{_YES_WORD}|{_NO_WORD}|true|false)"
+_EITHER_CHINESE = r"(?:不是|是|有|没有|否|对|错)"
+
 # An echo of "Answer Yes or No first" and a hedge such as "yes and no" state nothing.
 _BOTH = re.compile(
-    rf"\b{_EITHER}(?:\s*(?:/|\bor\b|\band\b)\s*{_EITHER}\b|[\s,]+{_EITHER}(?=\s*(?:[,.;!?]|$)|\s+{_EITHER}\b))",
+    rf"\b{_EITHER}(?:\s*(?:/|\bor\b|\band\b)\s*{_EITHER}\b|[\s,]+{_EITHER}(?=\s*(?:[,.;!?]|$)|\s+{_EITHER}\b))"
+    rf"|{_EITHER_CHINESE}\s*(?:/|或者?|还是)\s*{_EITHER_CHINESE}",
     re.IGNORECASE,
 )
 _NUMBER_SIGN = re.compile(r"\bno\.\s*(?=\d)", re.IGNORECASE)
-_LIST_MARK = re.compile(r"^\s*(?:[-•–—#>]+|\d+[.)])\s*")
-_CLAUSE_END = re.compile(r"[.!?:;=\n]+|\s[-–—]+\s|[–—]")
 
 # After a verdict "no" a new clause begins ("no the surface is clean"); anything else makes it a determiner
 # ("no scratch is visible"), which answers "is it fine?" and "is it scratched?" in opposite ways.
@@ -26,39 +27,96 @@ _CLAUSE_OPENER = (
     "the|this|that|these|those|it|its|there|they|i|we|you|he|she|a|an|both|all|in|on|at|as|because|since|from|compared"
     "|based|when|while|but|so|is|are|not|nothing|neither|none|everything|only|just|one"
 )
-_NO_AS_VERDICT = rf"{_NO}(?=\s*(?:,|$)|\s+(?:{_CLAUSE_OPENER})\b)"
-_LEADING = re.compile(rf"^(?:(?P<yes>{_YES})\b|(?P<no>{_NO_AS_VERDICT}))", re.IGNORECASE)
-_AFTER_COMMA = re.compile(rf",\s*(?:(?P<yes>{_YES})|(?P<no>{_NO}))(?=\s*(?:,|$))", re.IGNORECASE)
+_END = r"(?=\s*(?:[,.!?:;–—]|$))"
+# "True" and "correct" are adjectives too ("true colours"), "certainly" an adverb: they state something when alone.
+_YES_ALONE = (
+    r"(?:(?:that\s+is\s+|that's\s+)?(?:true|correct|right)"
+    rf"|affirmative|indeed|absolutely|certainly|definitely|of\s+course){_END}"
+)
+_NO_ALONE = (
+    r"(?:(?:that\s+is\s+|that's\s+)?(?:not\s+true|not\s+correct|false|incorrect|wrong)|negative"
+    rf"|not\s+at\s+all|(?:absolutely|certainly|definitely)\s+not){_END}"
+)
+# "是" and "有" also open sentences ("有划痕", there is a scratch), so they need an end after them as "no" does.
+_YES_CHINESE = rf"(?:是的|是|有的|有|存在|对的|对|正确){_END}"
+_NO_CHINESE = rf"(?:不是的|不是|不对|不存在|不正确|不|否|没有|沒有|没|无|错误|错){_END}"
+_NO_AS_VERDICT = rf"{_NO_WORD}(?:{_END}|(?=\s+(?:{_CLAUSE_OPENER})\b))"
+_YES = rf"(?:{_YES_WORD}\b|{_YES_CHINESE})"
+_NO = rf"(?:{_NO_AS_VERDICT}|{_NO_CHINESE})"
+
+_LEADING = re.compile(
+    rf"^(?:(?:well|so|okay|ok|hmm|thus|therefore|hence|因此|所以)\s+)?(?:(?P<yes>{_YES})|(?P<no>{_NO}))", re.I
+)
+_ALONE = re.compile(rf"^(?:(?P<yes>{_YES_ALONE})|(?P<no>{_NO_ALONE}))", re.IGNORECASE)
+# A whole clause that repeats the question's verb: "It is.", "There are not."
+_SHORT_FORM = re.compile(
+    r"^(?:(?:it|there|they|this)\s+(?:is|are|does|do|has|was|were))(?:(?P<yes>)|(?P<no>n't|\s+not))$", re.IGNORECASE
+)
+_AFTER_COMMA = re.compile(
+    rf",\s*(?:(?P<yes>{_YES_WORD}{_END}|{_YES_CHINESE})|(?P<no>{_NO_WORD}{_END}|{_NO_CHINESE}))", re.IGNORECASE
+)
 _DECLARED = re.compile(
-    r"\b(?:(?:answer|verdict|conclusion|response)(?:\s+(?:to|for)\s[\w\s]{0,60}?)?\s+(?:is|would\s+be|must\s+be|should\s+be)"
-    r"|(?:would|'d|will|must|to|i)\s+(?:say|answer)|boxed|answer)"
-    rf"\s*,?\s*(?:a\s+|definitely\s+|clearly\s+)?(?:(?P<yes>{_YES})\b|(?P<no>{_NO_AS_VERDICT}))",
+    r"\b(?:(?:answer|verdict|conclusion|response|statement|claim)(?:\s+(?:to|for)\s[\w\s]{0,60}?)?"
+    r"\s+(?:is|would\s+be|must\s+be|should\s+be)|(?:would|'d|will|must|to|i)\s+(?:say|answer)|boxed|answer)"
+    r"\s*,?\s*(?:a\s+|definitely\s+|clearly\s+|therefore\s+)?(?P<not>not\s+)?"
+    rf"(?:(?P<yes>{_YES_WORD}\b|true\b|correct\b)|(?P<no>{_NO_AS_VERDICT}|false\b|incorrect\b))",
     re.IGNORECASE,
 )
+_DECLARED_CHINESE = re.compile(
+    r"(?:答案|结论|回答|判断)(?:应该|应)?[是为]?\s*(?P<not>不是)?\s*"
+    rf"(?:(?P<yes>肯定的?|{_YES_CHINESE})|(?P<no>否定的?|{_NO_CHINESE}))"
+)
+_TRUTH_OF = re.compile(
+    r"^it\s+is\s+(?:(?P<yes>true|correct)|(?P<no>not\s+true|not\s+correct|false|incorrect))\s+that\b", re.I
+)
+_RULES = (_LEADING, _AFTER_COMMA, _DECLARED, _DECLARED_CHINESE)
+# Such words also comment on what was said ("No, it is fine. True, the light differs."), so a plain yes or no outweighs
+# them.
+_WEAK_RULES = (_ALONE, _SHORT_FORM, _TRUTH_OF)
+
+_LABEL = r"(?:(?:final\s+)?(?:answer|verdict|conclusion)|assistant|答案|结论|回答)\s*[:：]\s*"
+_OPENING = re.compile(rf"^\s*(?:{_LABEL})?(?:{_YES}|{_NO}|{_YES_ALONE}|{_NO_ALONE})\s*[,.:;!?–—-]*\s*", re.IGNORECASE)
+
+
+class ReplyReading(NamedTuple):
+    """What a reply says.
+
+    `verdict` is True for yes, False for no, None if unreadable. `reason` is the reply without the verdict it opens
+    with, and without thoughts and markup; the whole reply if it opens otherwise.
+    """
+
+    verdict: bool | None
+    reason: str
+
+
+def read_reply(reply: str) -> ReplyReading:
+    """Take verdict and reason of a reply apart."""
+    plain = re.sub(r"[ \t]+", " ", without_markup(without_thoughts(reply))).strip()
+    return ReplyReading(parse_verdict(reply), _OPENING.sub("", plain, count=1).strip())
 
 
 def parse_verdict(reply: str) -> bool | None:
     """Return the verdict that a reply states.
 
-    Statements are a yes or no that opens a clause ("Yes, ...", "Looking closely: no.") and a declared answer ("the
-    answer is no"). A negation such as "no scratch is visible" is no statement, because whether it means yes or no
-    depends on the question.
+    Statements are a yes or no (true, false, 是, 否) that opens a clause ("Yes, ...", "Looking closely: no.") and a
+    declared answer ("the answer is no"); the last one holds, because models correct themselves. Only without any does a
+    clause such as "True." or "It is not." count. A negation such as "no
+    scratch is visible" is no statement, because whether it means yes or no depends on the question.
 
     Returns:
-        True for yes, False for no, None if the reply states neither or both.
+        True for yes, False for no, None if the reply states neither.
     """
-    text = _THOUGHT.sub(" ", reply)
-    text = _NUMBER_SIGN.sub("number ", text)
-    text = _APOSTROPHE_QUOTES.sub(" ", _MARKUP.sub(" ", text))
-    text = _BOTH.sub(" ; ", text)
-    stated = {verdict for clause in _CLAUSE_END.split(text) for verdict in _statements(clause)}
-    return stated.pop() if len(stated) == 1 else None
+    text = _NUMBER_SIGN.sub("number ", without_thoughts(reply))
+    text = _BOTH.sub(" ; ", without_markup(text))
+    parts = clauses(text)
+    for rules in (_RULES, _WEAK_RULES):
+        stated = [verdict for clause in parts for verdict in _statements(clause, rules)]
+        if stated:
+            return stated[-1]
+    return None
 
 
-def _statements(clause: str) -> list[bool]:
-    clause = _LIST_MARK.sub("", clause).strip()
-    found = [*_AFTER_COMMA.finditer(clause), *_DECLARED.finditer(clause)]
-    leading = _LEADING.match(clause)
-    if leading is not None:
-        found.append(leading)
-    return [match["yes"] is not None for match in found]
+def _statements(clause: str, rules: Sequence[re.Pattern[str]]) -> list[bool]:
+    """The verdicts of one clause in the order of the text."""
+    found = sorted((match for rule in rules for match in rule.finditer(clause)), key=lambda match: match.end())
+    return [(match["yes"] is not None) != bool(match.groupdict().get("not")) for match in found]

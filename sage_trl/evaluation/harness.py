@@ -15,9 +15,11 @@ from rich.text import Text
 from sage_trl.data.dataset import AdPlDirectory
 from sage_trl.evaluation.answer_parsing import parse_verdict
 from sage_trl.evaluation.controls import Row
+from sage_trl.evaluation.counts import AskedGroup
 from sage_trl.evaluation.metrics import Metrics, compute_metrics
 from sage_trl.evaluation.predictions import Control, Prediction, PredictionLog, Setting, grade
 from sage_trl.evaluation.questions import EvaluationQuestion, build_questions, open_images
+from sage_trl.evaluation.similarity import Encoder, mean_similarity
 from sage_trl.judge.scorer import Judge
 from sage_trl.records import FactSet
 
@@ -51,13 +53,14 @@ class EvaluationRun:
     """What is the same for all models of one evaluation.
 
     `facts` is None for a model that takes none. `limit` counts groups per split. `seed` is that of the shuffling
-    controls and of the bootstrap.
+    controls and of the bootstrap. `encoder` measures SBERT similarity to the best answers.
     """
 
     directory: AdPlDirectory
     output: Path
     facts: Mapping[str, FactSet] | None = None
     judge: Judge | None = None
+    encoder: Encoder | None = None
     control: Control | None = None
     limit: int | None = None
     batch_size: int = 64
@@ -65,8 +68,22 @@ class EvaluationRun:
     quiet: bool = False
 
 
+@dataclass(frozen=True)
+class Measured:
+    """The figures of one split with what they were computed from."""
+
+    metrics: Metrics
+    predictions: Sequence[Prediction]
+    groups: Mapping[str, AskedGroup]
+
+
 def evaluate(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run: EvaluationRun) -> dict[str, Metrics]:
-    """Evaluate one model in one setting; returns the metrics per split.
+    """The metrics per split of `measure`."""
+    return {split: measured.metrics for split, measured in measure(model, setting, splits, run).items()}
+
+
+def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run: EvaluationRun) -> dict[str, Measured]:
+    """Evaluate one model in one setting; returns what was measured per split.
 
     Every reply reaches `predictions.jsonl` below `run.output` as soon as its batch is done. Replies that are there
     already, from an earlier or a killed run with the same content, are not generated again.
@@ -88,7 +105,7 @@ def evaluate(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run
         )
         for split in splits
     }
-    metrics = {}
+    measured = {}
     with PredictionLog(run.output) as log:
         for split, asked in questions.items():
             condition = Condition(setting, split, run.control)
@@ -97,8 +114,8 @@ def evaluate(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run
             graded = [
                 _grade(model.name, condition, item, log[item.key].prediction, log[item.key].seconds) for item in asked
             ]
-            metrics[split] = _measure(asked, graded, run)
-    return metrics
+            measured[split] = Measured(_metrics(asked, graded, run), graded, asked_groups(asked))
+    return measured
 
 
 def _answer(
@@ -143,7 +160,7 @@ def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: s
     )
 
 
-def _measure(asked: Sequence[EvaluationQuestion], predictions: Sequence[Prediction], run: EvaluationRun) -> Metrics:
+def _metrics(asked: Sequence[EvaluationQuestion], predictions: Sequence[Prediction], run: EvaluationRun) -> Metrics:
     scores = None
     if run.judge is not None:
         judged = (
@@ -151,7 +168,22 @@ def _measure(asked: Sequence[EvaluationQuestion], predictions: Sequence[Predicti
             for item, prediction in zip(asked, predictions, strict=True)
         )
         scores = [(score.type, score.location, score.logic) for score in judged]
-    return compute_metrics(predictions, scores, run.seed)
+    sbert = None
+    if run.encoder is not None and asked:
+        replies = [prediction.prediction for prediction in predictions]
+        sbert = mean_similarity(replies, [item.question.answers[0] for item in asked], run.encoder)
+    return compute_metrics(predictions, scores, run.seed, groups=asked_groups(asked), sbert=sbert)
+
+
+def asked_groups(asked: Sequence[EvaluationQuestion]) -> dict[str, AskedGroup]:
+    """What was asked, by group; groups whose test image is the same file are of one physical unit."""
+    inspections = {item.inspection.id: item.inspection for item in asked}
+    return {
+        name: AskedGroup(
+            inspection.level, sum(q.verdict is not None for q in inspection.questions), inspection.test_image
+        )
+        for name, inspection in inspections.items()
+    }
 
 
 def _batches(asked: Sequence[EvaluationQuestion], batch_size: int) -> Iterator[list[EvaluationQuestion]]:

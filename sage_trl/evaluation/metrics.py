@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from sage_trl.evaluation.bootstrap import bootstrap_intervals
+from sage_trl.evaluation.counts import AskedGroup, count_by_unit, figures_of, groups_of, without_doubles
 from sage_trl.evaluation.predictions import Prediction
 from sage_trl.records import LEVELS, Level, Record
-
-BOOTSTRAP_DRAWS = 1000
-_INTERVAL_PERCENTILES = (2.5, 97.5)
 
 
 class CriterionMeans(Record):
@@ -30,10 +28,18 @@ class Metrics(Record):
 
     Open questions (no true verdict) are counted in `open` and enter neither `questions` nor any accuracy.
     `majority_accuracy` is the accuracy of the better of the two constant answers on the same questions.
-    `intervals` holds 95% bootstrap intervals [low, high], drawn over groups.
+    `balanced_accuracy` is the mean of the recalls of yes and no, None without both; `f1` takes yes as positive, and a
+    reply that cannot be read as the wrong answer.
+    `group_sizes` and `acc_g_by_size` go by how many graded questions a group has ("5" in the paper). `missing` counts
+    graded questions without a prediction: they enter no accuracy, but their group is `incomplete` and never right.
+    `doubled` counts rows that repeat a question, which enter nothing.
+    `intervals` holds 95% bootstrap intervals [low, high] drawn over physical units, by name, those of a level as
+    `accuracy_by_level/LEVEL`.
     """
 
     accuracy: float | None
+    balanced_accuracy: float | None
+    f1: float | None
     accuracy_by_level: dict[Level, float]
     accuracy_macro: float | None
     acc_g: float | None
@@ -41,7 +47,13 @@ class Metrics(Record):
     unreadable: int
     questions: int
     open: int
+    missing: int
+    doubled: int
     groups: int
+    incomplete: int
+    group_sizes: dict[str, int]
+    acc_g_by_size: dict[str, float]
+    units: int
     majority_accuracy: float | None
     sbert: float | None
     mle_rule: CriterionMeans | None
@@ -56,33 +68,51 @@ def compute_metrics(
     predictions: Sequence[Prediction],
     criterion_scores: Sequence[tuple[float, float, float]] | None = None,
     seed: int = 0,
+    *,
+    groups: Mapping[str, AskedGroup] | None = None,
+    sbert: float | None = None,
 ) -> Metrics:
-    """Reduce the predictions of one model in one setting on one split.
+    """Reduce the predictions of one model in one setting on one split; their order does not matter.
 
     Args:
-        predictions: one per question, each question once.
+        predictions: one per question; a row that repeats another is counted once.
         criterion_scores: the rule judge's (type, location, logic) per question, or None if no judge ran.
         seed: of the bootstrap draws.
+        groups: what was asked, by group; without it nothing is known to be missing and each group is a unit.
+        sbert: mean SBERT similarity, if it was measured.
+
+    Raises:
+        DataError: two rows of one question differ.
     """
-    graded = [prediction for prediction in predictions if prediction.verdict is not None]
-    groups = _by_group(graded)
-    by_level = {level: [p for p in graded if p.level == level] for level in LEVELS}
-    accuracy_by_level = {level: _accuracy(rows) for level, rows in by_level.items() if rows}
+    rows = without_doubles(predictions)
+    graded = [prediction for prediction in rows if prediction.verdict is not None]
+    asked = {name: group for name, group in (groups or groups_of(rows)).items() if group.questions}
+    counts = count_by_unit(graded, asked)
+    figures = {name: _known(value) for name, value in figures_of(counts.sum(axis=0)).items()}
+    answered = Counter(prediction.group_id for prediction in graded)
     yes = sum(prediction.verdict is True for prediction in graded)
     return Metrics(
-        accuracy=_accuracy(graded) if graded else None,
-        accuracy_by_level=accuracy_by_level,
-        accuracy_macro=float(np.mean(list(accuracy_by_level.values()))) if graded else None,
-        acc_g=_acc_g(groups) if graded else None,
-        acc_g_by_level={level: _acc_g(_by_group(rows)) for level, rows in by_level.items() if rows},
+        accuracy=figures["accuracy"],
+        balanced_accuracy=figures["balanced_accuracy"],
+        f1=figures["f1"],
+        accuracy_by_level=_by_level(figures, "accuracy_by_level"),
+        accuracy_macro=figures["accuracy_macro"],
+        acc_g=figures["acc_g"],
+        acc_g_by_level=_by_level(figures, "acc_g_by_level"),
         unreadable=sum(prediction.predicted_verdict is None for prediction in graded),
         questions=len(graded),
-        open=len(predictions) - len(graded),
-        groups=len(groups),
+        open=len(rows) - len(graded),
+        missing=sum(group.questions for group in asked.values()) - len(graded),
+        doubled=len(predictions) - len(rows),
+        groups=len(asked),
+        incomplete=sum(answered[name] < group.questions for name, group in asked.items()),
+        group_sizes=dict(sorted(Counter(str(group.questions) for group in asked.values()).items())),
+        acc_g_by_size=_acc_g_by_size(graded, asked),
+        units=len(counts),
         majority_accuracy=max(yes, len(graded) - yes) / len(graded) if graded else None,
-        sbert=None,
+        sbert=sbert,
         mle_rule=mean_criteria(criterion_scores) if criterion_scores else None,
-        intervals=bootstrap_intervals(groups, seed) if graded else {},
+        intervals=bootstrap_intervals(counts, figures_of, seed) if graded else {},
     )
 
 
@@ -97,42 +127,17 @@ def mean_criteria(scores: Sequence[tuple[float, float, float]]) -> CriterionMean
     )
 
 
-def bootstrap_intervals(
-    groups: Mapping[str, Sequence[bool]], seed: int = 0, draws: int = BOOTSTRAP_DRAWS
-) -> dict[str, tuple[float, float]]:
-    """95% intervals of accuracy and Acc-G.
-
-    Whole groups are drawn with replacement, because the questions of one group share their images and so are not
-    independent.
-
-    Args:
-        groups: per group, whether each of its questions was answered right; none is empty.
-        seed: of the draws.
-        draws: how often as many groups are drawn as there are.
-    """
-    right = np.array([sum(marks) for marks in groups.values()], dtype=np.int64)  # [G]
-    asked = np.array([len(marks) for marks in groups.values()], dtype=np.int64)  # [G]
-    picks = np.random.default_rng(seed).integers(len(right), size=(draws, len(right)))  # [draws, G]
-    accuracy = right[picks].sum(axis=1) / asked[picks].sum(axis=1)
-    acc_g = (right == asked)[picks].mean(axis=1)
-    return {"accuracy": _interval(accuracy), "acc_g": _interval(acc_g)}
+def _known(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
-def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.percentile(values, _INTERVAL_PERCENTILES)
-    return float(low), float(high)
+def _by_level(figures: Mapping[str, float | None], name: str) -> dict[Level, float]:
+    values = {level: figures[f"{name}/{level}"] for level in LEVELS}
+    return {level: value for level, value in values.items() if value is not None}
 
 
-def _by_group(graded: Sequence[Prediction]) -> dict[str, list[bool]]:
-    groups: dict[str, list[bool]] = defaultdict(list)
-    for prediction in graded:
-        groups[prediction.group_id].append(prediction.correct is True)
-    return dict(groups)
-
-
-def _accuracy(graded: Sequence[Prediction]) -> float:
-    return sum(prediction.correct is True for prediction in graded) / len(graded)
-
-
-def _acc_g(groups: Mapping[str, Sequence[bool]]) -> float:
-    return sum(all(marks) for marks in groups.values()) / len(groups)
+def _acc_g_by_size(graded: Sequence[Prediction], asked: Mapping[str, AskedGroup]) -> dict[str, float]:
+    right = Counter(prediction.group_id for prediction in graded if prediction.correct)
+    sizes = sorted({group.questions for group in asked.values()})
+    marks = {size: [right[name] == size for name, group in asked.items() if group.questions == size] for size in sizes}
+    return {str(size): sum(values) / len(values) for size, values in marks.items()}

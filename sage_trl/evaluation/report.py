@@ -14,6 +14,7 @@ from sage_trl.errors import DataError
 from sage_trl.storage import read_json, write_json
 
 METRICS_FILE = "metrics.json"
+COMPARISONS_FILE = "comparisons.json"
 Results = dict[str, dict[str, dict[str, Any]]]
 """model -> setting (see `results_key`) -> the fields of `Metrics`."""
 
@@ -22,7 +23,10 @@ LEVEL_NAMES = {
     "defect_identification": "identification",
     "defect_diagnosis": "diagnosis",
 }
-FIGURE_COLUMNS = ("accuracy", "95%", *LEVEL_NAMES.values(), "macro", "Acc-G", "majority", "unreadable", "mle_rule", "n")
+FIGURE_COLUMNS = (
+    *("accuracy", "95%", *LEVEL_NAMES.values(), "macro", "Acc-G", "majority", "unreadable", "mle_rule", "n"),
+    *("balanced", "F1", "SBERT"),
+)
 
 
 def merge_metrics(output: Path, results: Results) -> Path:
@@ -63,6 +67,24 @@ def results_table(results: Results, title: str | None = None) -> Table:
     return table
 
 
+def comparisons_table(comparisons: Iterable[Mapping[str, Any]]) -> Table:
+    """One row per pair of models and setting: the difference in points of accuracy and its p-value."""
+    table = Table()
+    for column in ("first", "second", "setting"):
+        table.add_column(column, no_wrap=True)
+    for column in ("difference", "only first right", "only second right", "p", "n"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for entry in comparisons:
+        table.add_row(
+            *(entry[name] for name in ("first", "second", "setting")),
+            f"{100 * entry['difference']:+.1f}",
+            *(str(entry[name]) for name in ("only_first", "only_second")),
+            f"{entry['p_value']:.3g}",
+            str(entry["questions"]),
+        )
+    return table
+
+
 def figures_table(title: str | None, name_columns: Iterable[str]) -> Table:
     """An empty table with the given columns of names before `FIGURE_COLUMNS`."""
     table = Table(title=title)
@@ -87,6 +109,9 @@ def figure_cells(metrics: Mapping[str, Any]) -> list[str]:
         str(metrics["unreadable"]),
         "-" if scores is None else f"{scores['mean']:.2f}",
         str(metrics["questions"]),
+        # Files written before these figures existed lack them.
+        *(percent(metrics.get(name)) for name in ("balanced_accuracy", "f1")),
+        "-" if metrics.get("sbert") is None else f"{metrics['sbert']:.3f}",
     ]
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.utils.logging import disable_progress_bar
@@ -13,16 +14,19 @@ from transformers.utils.logging import disable_progress_bar
 from sage_trl.data.dataset import read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
 from sage_trl.errors import DataError
-from sage_trl.evaluation.harness import EvaluationRun, ModelUnderTest, evaluate
+from sage_trl.evaluation.comparison import compare_models
+from sage_trl.evaluation.harness import EvaluationRun, Measured, ModelUnderTest, measure
 from sage_trl.evaluation.inference_settings import InferenceSettings, read_inference_settings
 from sage_trl.evaluation.predictions import Control, Setting, results_key
-from sage_trl.evaluation.report import Results, merge_metrics
+from sage_trl.evaluation.report import COMPARISONS_FILE, Results, merge_metrics
+from sage_trl.evaluation.similarity import open_sentence_encoder
 from sage_trl.judge.scorer import open_judge
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.fingerprint import model_fingerprint
 from sage_trl.models.generation import ModelReplyGenerator
 from sage_trl.models.prompt import FACT_SENTENCE, HARD_FACTS_SENTENCE, REFERENCE_SENTENCE, TEST_SENTENCE, FactUse
 from sage_trl.records import FactSet
+from sage_trl.storage import write_json
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class EvaluationOptions:
     """What `tools/evaluate.py` takes.
 
     `controls` are run one after the other, None standing for the unchanged input. `use_facts=False` hides the facts
-    from models that were trained with them, and goes with no other control.
+    from models that were trained with them, and goes with no other control. `sbert` is a sentence-transformers model.
     """
 
     models: tuple[str, ...]
@@ -43,6 +47,7 @@ class EvaluationOptions:
     batch_size: int = 64
     max_new_tokens: int = 48
     judge: str | None = None
+    sbert: str | None = None
     facts: Path | None = None
     use_facts: bool = True
     seed: int = 0
@@ -53,6 +58,7 @@ def run_evaluation(options: EvaluationOptions) -> Results:
     """Evaluate every model in every setting on every split.
 
     `metrics.json` is brought up to date after each setting, so a stopped run leaves what it has finished.
+    With several models `comparisons.json` holds a paired test of each two of them.
 
     Returns:
         The results of this run: model name (its directory's) -> `results_key` -> figures.
@@ -60,6 +66,7 @@ def run_evaluation(options: EvaluationOptions) -> Results:
     Raises:
         DataError: a model, the dataset, its facts or an earlier output cannot be used.
     """
+    encoder = None if options.sbert is None else open_sentence_encoder(options.sbert)
     settings = {model: read_inference_settings(model) for model in _by_name(options.models).values()}
     directory = read_ad_pl(options.dataset)
     wants_facts = options.use_facts and any(setting.facts != "none" for setting in settings.values())
@@ -67,6 +74,7 @@ def run_evaluation(options: EvaluationOptions) -> Results:
     if options.quiet:
         disable_progress_bar()  # of the weights being loaded
     results: Results = {}
+    by_key: dict[str, dict[str, Measured]] = {}
     for name, path in _by_name(options.models).items():
         inference = settings[path]
         model = _load(name, path, inference, options)
@@ -76,17 +84,39 @@ def run_evaluation(options: EvaluationOptions) -> Results:
                 output=options.output,
                 facts=_facts_for(inference, options, facts),
                 judge=None if options.judge is None else open_judge(options.judge),
+                encoder=encoder,
                 control=control,
                 limit=options.limit,
                 batch_size=options.batch_size,
                 seed=options.seed,
                 quiet=options.quiet,
             )
-            by_split = evaluate(model, setting, options.splits, run)
-            figures = {results_key(setting, split, control): metrics.as_json() for split, metrics in by_split.items()}
+            by_split = measure(model, setting, options.splits, run)
+            named = {results_key(setting, split, control): measured for split, measured in by_split.items()}
+            figures = {key: measured.metrics.as_json() for key, measured in named.items()}
+            for key, measured in named.items():
+                by_key.setdefault(key, {})[name] = measured
             merge_metrics(options.output, {name: figures})
             results.setdefault(name, {}).update(figures)
+    if len(options.models) > 1:
+        write_json(options.output / COMPARISONS_FILE, _comparisons(by_key, options.seed))
     return results
+
+
+def _comparisons(by_key: Mapping[str, Mapping[str, Measured]], seed: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "setting": key,
+            "first": first,
+            "second": second,
+            **compare_models(
+                by_model[first].predictions, by_model[second].predictions, by_model[first].groups, seed
+            ).model_dump(mode="json"),
+        }
+        for key, by_model in by_key.items()
+        for first, second in combinations(by_model, 2)
+        if by_model[first].metrics.questions
+    ]
 
 
 def _by_name(models: tuple[str, ...]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,3 +230,24 @@ def test_known_replies_are_graded_by_the_verdict_of_today(ad_pl: Path, tmp_path:
 
     assert generator.rows == []
     assert after.accuracy == 1.0
+
+
+def test_similarity_to_the_best_answers_and_what_was_asked(ad_pl: Path, tmp_path: Path) -> None:
+    def encode(sentences: Sequence[str]) -> list[list[float]]:
+        return [[1.0, 0.0] if sentence.startswith("Yes") else [0.0, 1.0] for sentence in sentences]
+
+    metrics = evaluate(model(Scripted()), "one_shot", ["test"], run_of(ad_pl, tmp_path, encoder=encode))["test"]
+
+    # Every reply is yes, and the best answer of one of the two questions of each group.
+    assert metrics.sbert == 0.5
+    assert (metrics.missing, metrics.units, metrics.group_sizes) == (0, 4, {"2": 4})
+
+
+def test_groups_on_one_image_are_one_physical_unit(ad_pl: Path, tmp_path: Path) -> None:
+    directory = read_ad_pl(ad_pl)
+    same = [row.model_copy(update={"test_image": "images/0_test.png"}) for row in directory.inspections]
+    run = run_of(ad_pl, tmp_path, directory=replace(directory, inspections=tuple(same)))
+
+    metrics = evaluate(model(Scripted()), "one_shot", ["test"], run)["test"]
+
+    assert (metrics.groups, metrics.units) == (4, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from sage_trl.evaluation.metrics import bootstrap_intervals, compute_metrics
+from sage_trl.evaluation.metrics import compute_metrics
 from sage_trl.evaluation.predictions import Prediction, grade, results_key
 
 KEY = "0" * 64
@@ -79,28 +79,9 @@ def test_only_open_questions_have_no_accuracy() -> None:
     assert metrics.intervals == {}
 
 
-def test_intervals_hold_the_estimate_and_repeat_with_the_seed() -> None:
-    groups = {str(number): [number % 2 == 0] * 5 for number in range(40)}
-
-    first, second = bootstrap_intervals(groups, seed=3), bootstrap_intervals(groups, seed=3)
-
-    assert first == second
-    # Whole groups are drawn: 40 coin flips, so the standard error is sqrt(0.25 / 40) = 0.079, not that of 200 answers.
-    low, high = first["accuracy"]
-    assert high - low == pytest.approx(2 * 1.96 * 0.079, rel=0.15)
-    assert low < 0.5 < high
-    assert first["acc_g"] == first["accuracy"]
-
-
-def test_intervals_of_unequal_groups_weigh_questions() -> None:
-    intervals = bootstrap_intervals({"large": [True] * 9, "small": [False]}, draws=4000)
-
-    # The three draws: both large 1.0, one of each 0.9, both small 0.0, with chances 1/4, 1/2, 1/4.
-    assert intervals["accuracy"] == (0.0, 1.0)
-
-
 def test_json_has_the_fields_of_the_design() -> None:
     names = {"accuracy", "accuracy_by_level", "accuracy_macro", "acc_g", "acc_g_by_level", "unreadable", "questions"}
+    names |= {"balanced_accuracy", "f1", "missing", "doubled", "incomplete", "group_sizes", "acc_g_by_size", "units"}
     names |= {"groups", "majority_accuracy", "sbert", "mle_rule", "intervals", "open"}
 
     assert set(compute_metrics(PREDICTIONS).as_json()) == names

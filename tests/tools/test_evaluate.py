@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,6 +52,24 @@ def test_whole_path(
     shown = capsys.readouterr()
     assert "one_shot@unseen" in shown.out
     assert "metrics.json" in shown.out
+
+
+def test_two_models_are_compared(
+    run_tool_file: RunTool,
+    arguments: list[str],
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = shutil.copytree(model, tmp_path / "copy")
+
+    assert run_tool_file("evaluate.py", *arguments, "--setting", "one_shot", "--model", str(model), str(copy)) == 0
+
+    [entry] = read_json(tmp_path / "out" / "comparisons.json")
+    assert (entry["first"], entry["second"], entry["setting"]) == ("tiny", "copy", "one_shot")
+    # The same weights under another name answer alike.
+    assert (entry["questions"], entry["units"], entry["difference"], entry["p_value"]) == (8, 4, 0.0, 1.0)
+    assert "only first right" in capsys.readouterr().out
 
 
 def test_again_with_controls_keeps_what_is_there(run_tool_file: RunTool, arguments: list[str], tmp_path: Path) -> None:
@@ -119,6 +138,18 @@ def test_missing_facts_name_the_tool(
 
     assert run_tool_file("evaluate.py", *arguments, "--setting", "one_shot") == 2
     assert "facts.jsonl: no such file" in capsys.readouterr().err
+
+
+def test_similarity_without_its_package_names_the_extra(
+    run_tool_file: RunTool,
+    arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+
+    assert run_tool_file("evaluate.py", *arguments, "--setting", "one_shot", "--sbert", "encoder") == 2
+    assert "pip install 'sage-trl[sbert]'" in capsys.readouterr().err
 
 
 def test_two_models_of_one_name_are_refused(

@@ -1,0 +1,128 @@
+"""Counts of right answers per physical unit, and the figures that follow from their sums.
+
+All figures are functions of sums over units, so the bootstrap and the estimate share one definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sage_trl.errors import DataError
+from sage_trl.evaluation.predictions import Prediction
+from sage_trl.records import LEVELS, Level
+
+Array = npt.NDArray[np.float64]
+_PER_LEVEL = 4
+_BASE = 6
+COLUMNS = _BASE + _PER_LEVEL * len(LEVELS)
+
+
+class AskedGroup(NamedTuple):
+    """What the dataset holds of one group: its level, how many questions have a true verdict, and its physical unit.
+
+    Groups of one unit (one board, one part) show the same object and are drawn together in the bootstrap.
+    """
+
+    level: Level
+    questions: int
+    unit: str
+
+
+def without_doubles(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Each question once, in the order of group and question, whatever the order of the rows.
+
+    Raises:
+        DataError: two rows of one question differ in their reply or their true verdict.
+    """
+    known: dict[tuple[str, str], Prediction] = {}
+    for row in predictions:
+        other = known.setdefault((row.group_id, row.question_id), row)
+        if (row.prediction, row.predicted_verdict, row.verdict) != (
+            other.prediction,
+            other.predicted_verdict,
+            other.verdict,
+        ):
+            raise DataError(
+                f"group {row.group_id!r}, question {row.question_id!r}: two predictions that differ, "
+                f"{other.prediction!r} and {row.prediction!r}\n"
+                "  remedy: measure one model in one setting on one split at a time"
+            )
+    return [known[name] for name in sorted(known)]
+
+
+def groups_of(predictions: Sequence[Prediction]) -> dict[str, AskedGroup]:
+    """The groups as the predictions show them, each a unit of its own; of no use for finding missing questions."""
+    groups: dict[str, AskedGroup] = {}
+    for row in predictions:
+        if row.verdict is not None:
+            before = groups.get(row.group_id, AskedGroup(row.level, 0, row.group_id))
+            groups[row.group_id] = before._replace(questions=before.questions + 1)
+    return groups
+
+
+def count_by_unit(predictions: Sequence[Prediction], groups: Mapping[str, AskedGroup]) -> Array:
+    """Counts of graded predictions [units, COLUMNS]; units in the order of their names.
+
+    A group is right only if all its questions were answered, and right. Groups without a graded question are left out.
+
+    Args:
+        predictions: each question once; rows without a true verdict are ignored.
+        groups: of all predictions.
+    """
+    units = sorted({group.unit for group in groups.values() if group.questions})
+    row_of_unit = {unit: row for row, unit in enumerate(units)}
+    counts = np.zeros((len(units), COLUMNS))
+    right_in_group = dict.fromkeys(groups, 0)
+    for prediction in predictions:
+        if prediction.verdict is None:
+            continue
+        right = prediction.correct is True
+        row = row_of_unit[groups[prediction.group_id].unit]
+        counts[row, [0, 1] if prediction.verdict else [2, 3]] += [right, 1]
+        start = _BASE + _PER_LEVEL * LEVELS.index(prediction.level)
+        counts[row, [start, start + 1]] += [right, 1]
+        right_in_group[prediction.group_id] += right
+    for name, group in groups.items():
+        if group.questions:
+            row = row_of_unit[group.unit]
+            right = right_in_group[name] == group.questions
+            start = _BASE + _PER_LEVEL * LEVELS.index(group.level)
+            counts[row, [4, 5, start + 2, start + 3]] += [right, 1, right, 1]
+    return counts
+
+
+def figures_of(counts: Array) -> dict[str, Array]:
+    """The figures of summed counts [..., COLUMNS]: name -> [...], not a number where nothing was asked.
+
+    `accuracy`, `balanced_accuracy` (mean of the recalls of yes and no), `f1` (yes is the positive answer; a reply that
+    cannot be read counts as the wrong one of the two), `acc_g`, `accuracy_macro` (mean of the levels), and by level
+    `accuracy_by_level/LEVEL` and `acc_g_by_level/LEVEL`.
+    """
+    yes_right, yes, no_right, no, groups_right, groups = (counts[..., column] for column in range(_BASE))
+    figures = {
+        "accuracy": _ratio(yes_right + no_right, yes + no),
+        "balanced_accuracy": (_ratio(yes_right, yes) + _ratio(no_right, no)) / 2,
+        "f1": _ratio(2 * yes_right, yes_right + yes + no - no_right),
+        "acc_g": _ratio(groups_right, groups),
+    }
+    by_level = []
+    for place, level in enumerate(LEVELS):
+        right, asked, level_groups_right, level_groups = (
+            counts[..., _BASE + _PER_LEVEL * place + column] for column in range(_PER_LEVEL)
+        )
+        by_level.append(_ratio(right, asked))
+        figures[f"accuracy_by_level/{level}"] = by_level[-1]
+        figures[f"acc_g_by_level/{level}"] = _ratio(level_groups_right, level_groups)
+    levels = np.stack(by_level)
+    figures["accuracy_macro"] = _ratio(np.nansum(levels, axis=0), (~np.isnan(levels)).sum(axis=0))
+    return figures
+
+
+def _ratio(part: Any, whole: Any) -> Array:
+    whole = np.asarray(whole, dtype=float)
+    ratio: Array = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return ratio
