@@ -220,7 +220,9 @@ class Ledger:
 
 def _lock(path: Path) -> IO[str]:
     # A file of its own: sqlite's locks on the database would be dropped if another descriptor of it was closed.
-    lock = path.with_name(path.name + ".lock").open("a", encoding="utf-8")
+    # Beside the file itself, not beside a link to it: two names of one file have one lock.
+    file = path.resolve()
+    lock = file.with_name(file.name + ".lock").open("a", encoding="utf-8")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
