@@ -212,6 +212,14 @@ class Ledger:
         rows = self.connection.execute("SELECT id, body FROM answers WHERE key = ? ORDER BY id", (key,))
         return [StoredAnswer(*row) for row in rows]
 
+    def in_batches(self) -> set[str]:
+        """Keys of requests whose batch may have been created and has not been fetched."""
+        keys = self.connection.execute(
+            "SELECT key FROM attempts JOIN shards ON shards.name = attempts.shard "
+            "WHERE attempts.state = 'claimed' AND shards.state IN ('uploaded', 'created')"
+        )
+        return {key for (key,) in keys}
+
     def spent(self) -> int:
         """Nano-dollars, attempts in flight and uncertain ones at their worst case."""
         total = "SELECT COALESCE(SUM(CASE state WHEN 'claimed' THEN worst_nano_usd ELSE cost_nano_usd END), 0)"

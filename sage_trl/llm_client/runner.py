@@ -66,7 +66,14 @@ def run_requests(requests: Sequence[ChatRequest], parse: Parse, settings: RunSet
 
 
 def run_plan(plan: Plan, parse: Parse, settings: RunSettings, ledger: Ledger) -> RunResult:
-    """`run_requests` for a plan that was made, and perhaps shown, before."""
+    """`run_requests` for a plan that was made, and perhaps shown, before.
+
+    Raises:
+        SageError: some of the requests are in a batch under way, and would be paid twice.
+    """
+    if twice := ledger.in_batches() & {item.key for item in plan.pending}:
+        problem = f"{ledger.path}: {len(twice):,} of the requests are in a batch under way, and would be paid twice"
+        raise SageError(f"{problem}\n  remedy: give --batch, which fetches its answers")
     return asyncio.run(_Run(plan, parse, settings, ledger).run())
 
 
