@@ -72,6 +72,8 @@ def test_money_by_hand() -> None:
     assert dollars(3_500_000) == "$0.0035"
     assert find_prices("gpt-4o-mini-2024-07-18", True, None, None) == Prices(0.15, 0.6)
     assert find_prices("gpt-4o", False, None, None) == Prices(0, 0)
+    assert find_prices("gpt-4o-2024-05-13", True, None, None) == Prices(5.0, 15.0)
+    assert find_prices("gpt-4o-search-preview", True, None, None) == Prices(0, 0)  # has a fee per call
     assert find_prices("gpt-4omni", True, None, None) == Prices(0, 0)
     with pytest.raises(SageError, match="both --price-input"):
         find_prices("gpt-4o", True, 1.0, None)
