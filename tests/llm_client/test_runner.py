@@ -100,3 +100,24 @@ def test_the_first_signal_drains_though_the_run_was_stopping(tmp_path: Path, mon
     result = run(tmp_path / "c", requests(2), send, monkeypatch)
     assert result.values == [None, "x"]
     assert result.stopped is not None and "no such model" in str(result.stopped)
+
+
+def test_a_file_that_turns_read_only_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = 0
+    with Ledger(tmp_path / "c") as ledger:
+
+        async def send(_: ChatClient, __: Mapping[str, Any]) -> Outcome:
+            nonlocal sent
+            sent += 1
+            if sent == 3:
+                ledger.connection.execute("PRAGMA query_only = ON")
+            return Outcome(Kind.ANSWERED, ANSWER)
+
+        monkeypatch.setattr(ChatClient, "send", send)
+        settings = RunSettings(base_url=URL, parser="p", prices=PRICES, quiet=True, concurrency=1)
+        result = run_requests(requests(6), str, settings, ledger)
+    assert result.stopped is not None and result.stopped.exit_code == 2 and "readonly" in str(result.stopped)
+    assert sent == 3
+    with Ledger(tmp_path / "c") as ledger:
+        assert sum(ledger.answer_counts().values()) == 2
+        assert ledger.spent() == 2 * PRICES.cost(1, 1) + PRICES.worst_case(requests(1)[0])

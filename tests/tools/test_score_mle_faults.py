@@ -190,7 +190,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, serve: Serve) -> None:
     assert server.stats()["received"] == {}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes read-only files; see the test with a read-only connection")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes read-only files; see tests/llm_client/test_runner.py")
 def test_a_read_only_cache(tmp_path: Path, serve: Serve) -> None:
     dataset, server = write_judged_ad_pl(tmp_path / "d", 1), serve()
     assert score(dataset, server, "--limit", "1").returncode == 0
