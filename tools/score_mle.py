@@ -138,7 +138,8 @@ def _score_by_rule(
     judge = open_judge("rule")
     progress = track(inspections, "score", console=Console(stderr=True), disable=arguments.quiet)
     scores = list(score_answers(judge, progress))
-    kept = merge_scores(output, scores, ad_pl.inspections) if merges else scores
+    asked = {inspection.id for inspection in inspections}
+    kept = merge_scores(output, scores, ad_pl.inspections, judge.name, asked) if merges else scores
     write_jsonl(output, (score.model_dump(mode="json") for score in kept))
     _show_summary(summarise_scores(scores), arguments.quiet)
     kept_too = f", {len(kept) - len(scores)} of other splits kept" if len(kept) > len(scores) else ""

@@ -12,9 +12,10 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
+from sage_trl.errors import DataError
 from sage_trl.judge.model_judge import AnswerScores
 from sage_trl.judge.prompts import CRITERIA, SCORES
-from sage_trl.judge.report_figures import mean_scores, read_human_scores, report_figures
+from sage_trl.judge.report_figures import HumanScores, mean_scores, report_figures
 from sage_trl.storage import atomic_writer, write_json
 
 WORST_SHOWN = 10
@@ -22,7 +23,11 @@ COLOURS = ("#1b6ca8", "#4fa3d1", "#f0a35e", "#c0504d")
 
 
 def write_report(
-    path: Path, answers: Sequence[AnswerScores], canaries: Sequence[tuple[str, Any]], judge: str, human: Path | None
+    path: Path,
+    answers: Sequence[AnswerScores],
+    canaries: Sequence[tuple[str, Any]],
+    judge: str,
+    human: HumanScores | None,
 ) -> None:
     """Write `path` and, with the suffix `.json`, its figures.
 
@@ -31,13 +36,12 @@ def write_report(
         answers: all answers of the run, scored or not.
         canaries: (kind, judgement or None).
         judge: its name.
-        human: CSV of human scores, see `read_human_scores`.
+        human: scores by people, see `read_human_scores`.
 
     Raises:
-        DataError: faulty human scores.
+        DataError: a file cannot be written.
     """
-    people = None if human is None else read_human_scores(human)
-    figures = {"judge": judge, **report_figures(answers, canaries, people)}
+    figures = {"judge": judge, **report_figures(answers, canaries, human)}
     scored = [answer for answer in answers if answer.complete() is not None]
     plots = [_distributions(figures["by_rank"]), _lengths(scored)] if scored else []
     # Answers are strangers' text: jinja2 escapes everything that it fills in.
@@ -48,9 +52,13 @@ def write_report(
     page = environment.get_template("report.html.jinja").render(
         figures=figures, plots=plots, criteria=CRITERIA, inverted=_most_inverted(scored)
     )
-    with atomic_writer(path) as stream:
-        stream.write(page)
-    write_json(path.with_suffix(".json"), figures)
+    try:
+        with atomic_writer(path) as stream:
+            stream.write(page)
+        write_json(path.with_suffix(".json"), figures)
+    except OSError as error:
+        remedy = "write to another --report; the judgements are cached"
+        raise DataError.at(path, None, f"cannot be written: {error.strerror}", remedy) from None
 
 
 def _shown(value: Any) -> str:
@@ -76,8 +84,8 @@ def _most_inverted(scored: Sequence[AnswerScores]) -> list[dict[str, Any]]:
 
 
 def _escaped(text: str) -> str:
-    """Control characters made visible."""
-    return json.dumps(text, ensure_ascii=False)[1:-1]
+    """Control characters made visible, and halves of characters, which models emit at times, replaced."""
+    return json.dumps(text, ensure_ascii=False)[1:-1].encode(errors="replace").decode()
 
 
 def _distributions(by_rank: dict[str, dict[str, Any]]) -> str:

@@ -21,10 +21,11 @@ from sage_trl.judge.prompts import CRITERIA, SCORES
 RESAMPLES = 1000
 HUMAN_COLUMNS = ("group_id", "question_id", "answer_index", *CRITERIA)
 Cell = tuple[str, str, int]
+HumanScores = Mapping[Cell, Mapping[str, int]]
 
 
 def report_figures(
-    answers: Sequence[AnswerScores], canaries: Sequence[tuple[str, Any]], human: Mapping[Cell, Mapping[str, int]] | None
+    answers: Sequence[AnswerScores], canaries: Sequence[tuple[str, Any]], human: HumanScores | None
 ) -> dict[str, Any]:
     """Everything that the report shows, ready for JSON. A figure that cannot be computed is None."""
     scored = [answer for answer in answers if answer.complete() is not None]
@@ -164,7 +165,7 @@ def _canaries(canaries: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return figures
 
 
-def _human_agreement(scored: Sequence[AnswerScores], human: Mapping[Cell, Mapping[str, int]]) -> dict[str, Any]:
+def _human_agreement(scored: Sequence[AnswerScores], human: HumanScores) -> dict[str, Any]:
     """Quadratic-weighted kappa per criterion, with a 95% bootstrap interval over questions."""
     pairs: dict[str, list[tuple[int, int]]] = {name: [] for name in CRITERIA}
     places: list[tuple[str, str]] = []

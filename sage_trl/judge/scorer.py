@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sage_trl.data.dataset import SCORES_FILE
@@ -46,27 +46,30 @@ def score_answers(judge: Judge, inspections: Iterable[Inspection]) -> Iterator[J
                 )
 
 
-def merge_scores(path: Path, new: Sequence[JudgeScore], inspections: Iterable[Inspection]) -> list[JudgeScore]:
+def merge_scores(
+    path: Path, new: Sequence[JudgeScore], inspections: Iterable[Inspection], judge: str, asked: Collection[str]
+) -> list[JudgeScore]:
     """`new` and the scores of other groups that `path` holds already, in the order of the dataset.
 
     Args:
         path: an earlier score file, which need not exist.
         new: scores of some groups.
         inspections: all of the dataset.
+        judge: who gave the new ones.
+        asked: ids of the groups that were to be scored, of which `new` may lack some.
 
     Raises:
-        DataError: a faulty file, or scores by another judge, which must not be mixed.
+        DataError: a faulty file, or scores of other groups by another judge, which must not be mixed.
     """
     if not path.exists():
         return list(new)
     by_group: defaultdict[str, list[JudgeScore]] = defaultdict(list)
-    judges = {score.judge for score in new}
     scored = {score.group_id for score in new}
     for line, earlier in iterate_records(JudgeScore, path):
-        if earlier.group_id in scored:
+        if earlier.group_id in scored or (earlier.group_id in asked and earlier.judge != judge):
             continue
-        if earlier.judge not in judges:
-            problem = f"holds scores of other groups by {earlier.judge!r}, not by {', '.join(sorted(judges))}"
+        if earlier.judge != judge:
+            problem = f"holds scores of other groups by {earlier.judge!r}, not by {judge}"
             raise DataError.at(path, line, problem, "write to another --output, or score all splits")
         by_group[earlier.group_id].append(earlier)
     for score in new:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -25,7 +25,7 @@ from sage_trl.judge.model_judge import (
 )
 from sage_trl.judge.prompts import PARSER, Judgement, parse_judgement
 from sage_trl.judge.scorer import merge_scores
-from sage_trl.llm_client.client import OPENAI_URL, read_api_key
+from sage_trl.llm_client.client import OPENAI_URL, check_base_url, in_one_line, read_api_key
 from sage_trl.llm_client.cost import BATCH_DISCOUNT, NANO, Prices, dollars, find_prices
 from sage_trl.llm_client.ledger import Ledger
 from sage_trl.llm_client.plan import Plan, RunSettings, make_plan
@@ -33,6 +33,9 @@ from sage_trl.llm_client.request import without_credentials
 from sage_trl.llm_client.runner import RunResult, run_plan
 from sage_trl.records import Inspection, JudgeScore
 from sage_trl.storage import write_jsonl
+
+if TYPE_CHECKING:
+    from sage_trl.judge.report_figures import HumanScores
 
 INCOMPLETE = 3  # exit code
 
@@ -101,7 +104,7 @@ def score_with_model(ad_pl: AdPlDirectory, inspections: Sequence[Inspection], op
     """
     console = Console(quiet=options.quiet, stderr=True)
     settings = options.settings()
-    read_api_key(options.base_url)
+    people = _check(ad_pl, inspections, options)
     asked = list(dataset_judgements(ad_pl, inspections, options.judgements))
     canaries = list(canary_judgements([judgement for _, judgement in asked])) if options.report else []
     everything: list[Judgement] = [judgement for _, judgement in asked] + [judgement for _, judgement in canaries]
@@ -120,17 +123,43 @@ def score_with_model(ad_pl: AdPlDirectory, inspections: Sequence[Inspection], op
         else:
             result = run_plan(plan, parse_judgement, settings, ledger)
     answers = collect(asked, result.values)
-    rows = _write(ad_pl, answers, options)
+    rows = _write(ad_pl, inspections, answers, options)
     _show_result(result, rows, len(answers), everything, options.output, console)
     if options.report:
         from sage_trl.judge.report import write_report  # noqa: PLC0415
 
         caught = [(kind, value) for (kind, _), value in zip(canaries, result.values[len(asked) :], strict=True)]
-        write_report(options.report, answers, caught, judge_name(options.model), options.human_scores)
+        write_report(options.report, answers, caught, judge_name(options.model), people)
         console.print(f"report: {options.report}", soft_wrap=True, markup=False)
     if result.stopped is not None:
         raise result.stopped
     return INCOMPLETE if result.quarantined or result.unknown else 0
+
+
+def _check(ad_pl: AdPlDirectory, inspections: Sequence[Inspection], options: ScoringOptions) -> HumanScores | None:
+    """Find the mistakes that would otherwise show once everything is paid; returns the human scores, if any.
+
+    Raises:
+        SageError: no URL, no key, faulty human scores, a report over its own figures, scores that must not be mixed.
+    """
+    check_base_url(options.base_url)
+    if not options.dry_run:
+        read_api_key(options.base_url)
+    if options.human_scores is not None and options.report is None:
+        raise SageError("--human-scores without --report\n  remedy: give --report FILE.html too")
+    if options.report is not None and options.report.suffix == ".json":
+        raise SageError(f"--report {options.report}: its figures go there\n  remedy: give a name that ends in .html")
+    if options.merges:
+        merge_scores(options.output, [], ad_pl.inspections, judge_name(options.model), _ids(inspections))
+    if options.human_scores is None:
+        return None
+    from sage_trl.judge.report_figures import read_human_scores  # noqa: PLC0415
+
+    return read_human_scores(options.human_scores)
+
+
+def _ids(inspections: Sequence[Inspection]) -> set[str]:
+    return {inspection.id for inspection in inspections}
 
 
 @contextmanager
@@ -168,11 +197,15 @@ def _ask() -> None:
         raise SageError("nothing was sent\n  remedy: answer y, or give --yes")
 
 
-def _write(ad_pl: AdPlDirectory, answers: Sequence[AnswerScores], options: ScoringOptions) -> list[JudgeScore]:
-    rows = list(score_rows(answers, judge_name(options.model)))
-    if not rows:  # scores that are there already are worth more than an empty file
+def _write(
+    ad_pl: AdPlDirectory, inspections: Sequence[Inspection], answers: Sequence[AnswerScores], options: ScoringOptions
+) -> list[JudgeScore]:
+    judge = judge_name(options.model)
+    rows = list(score_rows(answers, judge))
+    if not rows and options.output.exists():  # a run that failed at once must not wipe out earlier scores
         return rows
-    kept = merge_scores(options.output, rows, ad_pl.inspections) if options.merges else rows
+    asked = _ids(inspections)
+    kept = merge_scores(options.output, rows, ad_pl.inspections, judge, asked) if options.merges else rows
     try:
         write_jsonl(options.output, (row.model_dump(mode="json") for row in kept))
     except OSError as error:
@@ -187,9 +220,9 @@ def _show_result(
     for title, reasons in (("in quarantine", result.quarantined), ("unknown", result.unknown)):
         for row, reason in list(reasons.items())[:10]:
             judged = asked[row]
-            place = f"{judged.inspection.id}/{judged.question.id} answer {judged.answer[:40]!r}"
+            place = in_one_line(f"{judged.inspection.id}/{judged.question.id} answer {judged.answer[:40]!r}")
             console.print(f"{title}: {place}: {reason[:200]!r}", soft_wrap=True, markup=False)
-    done = "written" if rows else "nothing to write to"
+    done = "written" if rows or not total else "nothing scored, left as it is"
     console.print(
         f"{done}: {output} ({len(rows)} of {total} answers scored, {len(result.quarantined)} in quarantine, "
         f"{len(result.unknown)} unknown, {result.asked} requests sent, {dollars(result.spent)} spent)",

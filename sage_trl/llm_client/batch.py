@@ -17,7 +17,7 @@ import openai
 from rich.console import Console
 
 from sage_trl.errors import CredentialsError, SageError
-from sage_trl.llm_client.client import KEY_VARIABLE, ServiceError, read_api_key, read_usage
+from sage_trl.llm_client.client import KEY_VARIABLE, ServiceError, in_one_line, read_api_key, read_usage
 from sage_trl.llm_client.cost import CostCapError, dollars
 from sage_trl.llm_client.ledger import Claim, Ledger, StoredAnswer
 from sage_trl.llm_client.plan import Item, Parse, Plan, RunSettings
@@ -78,12 +78,29 @@ class _BatchRun:
         """Rounds, until every request has its value or is in quarantine."""
         with self._client:
             while True:
-                for shard in self._open_shards():
-                    self._finish(shard)
+                shards = self._open_shards()
+                for shard in shards:  # all are under way before one is waited for: each may take a day
+                    self._send(shard)
+                for shard in shards:
+                    if shard.state == "created":
+                        self._fetch(shard, self._wait(shard))
                 if not self._items:
                     return
-                for items in _cut(list(self._items.values())):
-                    self._build(items)
+                self._build_all()
+
+    def _build_all(self) -> None:
+        """As many shards as the cap allows; what does not fit waits for what these turn out to cost.
+
+        Raises:
+            CostCapError: not one request fits.
+        """
+        for number, items in enumerate(_cut(list(self._items.values()))):
+            try:
+                self._build(items)
+            except CostCapError:
+                if number == 0:
+                    raise
+                return
 
     def _open_shards(self) -> list[Shard]:
         rows = self._ledger.connection.execute(
@@ -116,9 +133,10 @@ class _BatchRun:
                 self._ledger.claim(item.key, worst, shard=name)
         self._result.asked += len(fitting)
 
-    def _finish(self, shard: Shard) -> None:
-        claims = {claim.key: claim for claim in self._claims(shard)}
+    def _send(self, shard: Shard) -> None:
+        """Upload and create, whatever of the two is still to do."""
         if shard.state == "built":
+            claims = self._claims(shard)
             if not all(key in self._items for key in claims):
                 self._give_up(shard, claims)
                 return
@@ -127,22 +145,21 @@ class _BatchRun:
         if shard.state == "uploaded":
             shard.batch = self._find_batch(shard) or self._create(shard)
             self._note(shard, "created")
-        batch = self._wait(shard)
-        self._fetch(shard, batch, claims)
 
-    def _claims(self, shard: Shard) -> Iterator[Claim]:
+    def _claims(self, shard: Shard) -> dict[str, Claim]:
         rows = self._ledger.connection.execute(
             "SELECT id, key, worst_nano_usd FROM attempts WHERE shard = ? AND state = 'claimed' ORDER BY id",
             (shard.name,),
         )
-        return (Claim(*row) for row in rows.fetchall())
+        return {claim.key: claim for claim in (Claim(*row) for row in rows)}
 
     def _give_up(self, shard: Shard, claims: dict[str, Claim]) -> None:
-        """A shard that was never uploaded, and holds requests that nobody asks for now."""
+        """A shard of which nothing was paid: never uploaded, or refused as a whole."""
         with self._ledger.transaction():
             for claim in claims.values():
                 self._ledger.failed(claim, "never sent", may_be_paid=False)
             self._ledger.connection.execute("UPDATE shards SET state = 'fetched' WHERE name = ?", (shard.name,))
+        shard.state = "fetched"
 
     def _note(self, shard: Shard, state: str) -> None:
         shard.state = state
@@ -192,15 +209,17 @@ class _BatchRun:
             time.sleep(pause)
             pause = min(LONGEST_POLL, pause * 2)
 
-    def _fetch(self, shard: Shard, batch: Any, claims: dict[str, Claim]) -> None:
+    def _fetch(self, shard: Shard, batch: Any) -> None:
         """Commit all raw answers, then read them; what has none was not paid, and is asked again."""
+        claims = self._claims(shard)
         lines = [*self._answers(batch.output_file_id), *self._answers(batch.error_file_id)]
         bodies = {key: text for key, status, text in lines if status == 200}
         errors = {key: (status, text) for key, status, text in lines if status != 200}
         if not bodies and batch.status == "failed":
-            self._note(shard, "fetched")
             self._give_up(shard, claims)
-            raise ServiceError(f"batch {batch.id} failed: {self.redact(str(batch.errors))[:500]}\n  remedy: mend that")
+            raise ServiceError(
+                f"batch {batch.id} failed: {in_one_line(self.redact(str(batch.errors)))[:500]}\n  remedy: mend that"
+            )
         stored: dict[str, StoredAnswer] = {}
         with self._ledger.transaction():
             for key, claim in claims.items():
@@ -223,14 +242,19 @@ class _BatchRun:
         """(key, HTTP status or None, raw text) of each line of an output or error file."""
         if file is None:
             return
-        for line in self.redact(self._client.files.content(file).text).splitlines():
+        # Only line feeds end a line of JSONL: str.splitlines would cut at a U+2028 inside an answer too.
+        for line in self.redact(self._client.files.content(file).text).split("\n"):
             if not line.strip():
                 continue
-            answer = json.loads(line)
-            response = answer.get("response") or {}
-            body = response.get("body") or answer.get("error")
+            try:
+                answer: Any = json.loads(line)
+                key, response = answer["custom_id"], answer.get("response") or {}
+                body, status = response.get("body") or answer.get("error"), response.get("status_code")
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                said = f"{file} of the server holds a line that is no answer: {in_one_line(line[:80])}"
+                raise ServiceError(f"{said}\n  remedy: give the same command again; it fetches the file anew") from None
             text = body if isinstance(body, str) else json.dumps(body)
-            yield answer["custom_id"], response.get("status_code"), text
+            yield key, status, text.encode(errors="replace").decode()
 
     def _read(self, item: Item, answer: StoredAnswer) -> None:
         parser = self._settings.parser
@@ -278,7 +302,7 @@ def _cut(items: Sequence[Item]) -> Iterator[list[Item]]:
 
 
 def _explained(error: openai.OpenAIError, redact: Callable[[str], str]) -> SageError:
-    said = redact(" ".join(str(error).split()))[:500]
+    said = in_one_line(redact(str(error)))[:500]
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError) or "insufficient_quota" in said:
         return CredentialsError(f"{said}\n  remedy: check {KEY_VARIABLE}, the account's rights and its credit")
     return ServiceError(f"{said}\n  remedy: check --base-url and that the server has a Batch API, then try again")

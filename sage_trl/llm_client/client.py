@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -25,6 +26,7 @@ from sage_trl.llm_client.request import without_credentials
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
 LONGEST_ERROR = 500  # characters of a server's error text that are kept
+MOST_TOKENS = 1_000_000_000  # of one answer; a count above is no count
 
 
 class Kind(Enum):
@@ -53,15 +55,32 @@ class ServiceError(SageError):
     exit_code = 8
 
 
+def check_base_url(base_url: str) -> None:
+    """See that requests can be sent there, before anything is planned or paid.
+
+    Raises:
+        SageError: no http or https URL with a host.
+    """
+    try:
+        parts = urlsplit(base_url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not match
+        usable = False
+    if not usable:
+        raise SageError("--base-url is no URL of a server\n  remedy: give one such as http://localhost:8000/v1")
+
+
 def read_api_key(base_url: str) -> str:
     """The key from the environment; servers of one's own need none.
 
     Raises:
-        CredentialsError: OpenAI's server without a key.
+        CredentialsError: OpenAI's server without a key, or a key that no HTTP header can hold.
     """
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not key and without_credentials(base_url) == OPENAI_URL:
         raise CredentialsError(f"{KEY_VARIABLE} is not set\n  remedy: export {KEY_VARIABLE}=... and try again")
+    if not (key.isascii() and key.isprintable()):
+        raise CredentialsError(f"{KEY_VARIABLE} holds characters that no key has\n  remedy: copy the key again")
     return key or "none"
 
 
@@ -78,7 +97,8 @@ class ChatClient:
         self._seconds = seconds
         self._api_key = read_api_key(base_url)
         # Certificates are loaded once, not once per connection; a plain server needs none.
-        verify = ssl.create_default_context() if base_url.startswith("https") else False
+        check_base_url(base_url)
+        verify = False if urlsplit(base_url).scheme == "http" else ssl.create_default_context()
         self._http = httpx2.AsyncClient(
             transport=_OneRequestPerConnection(verify, _proxy(base_url)), timeout=seconds, follow_redirects=False
         )
@@ -118,10 +138,10 @@ class ChatClient:
 
     def _of_status(self, error: openai.APIStatusError) -> Outcome:
         status, text = error.status_code, self.redact(error.response.text)[:LONGEST_ERROR]
-        said = f"{self.redact(without_credentials(self.base_url))} says {status}: {_one_line(text)}"
+        said = f"{self.redact(without_credentials(self.base_url))} says {status}: {in_one_line(text)}"
         if status in (401, 403):
             raise CredentialsError(f"{said}\n  remedy: check {KEY_VARIABLE} and the account's rights")
-        if status == 429 and "insufficient_quota" in text:
+        if status == 402 or (status == 429 and "insufficient_quota" in text):
             raise CredentialsError(f"{said}\n  remedy: add credit to the account, then give the same command again")
         if status == 429:
             return Outcome(Kind.RATE_LIMITED, text, retry_after(error.response.headers.get("retry-after")))
@@ -145,13 +165,13 @@ def retry_after(header: str | None) -> float | None:
     if header is None:
         return None
     try:
-        return max(0.0, float(header))
+        seconds = float(header)
     except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time())
-    except ValueError:
-        return None
+        try:
+            seconds = parsedate_to_datetime(header).timestamp() - time()
+        except (ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def read_usage(body: str) -> Usage | None:
@@ -159,9 +179,9 @@ def read_usage(body: str) -> Usage | None:
     try:
         usage: Any = json.loads(body).get("usage")
         tokens = Usage(usage["prompt_tokens"], usage["completion_tokens"])
-    except (ValueError, AttributeError, TypeError, KeyError):
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
         return None
-    return tokens if all(isinstance(count, int) and count >= 0 for count in tokens) else None
+    return tokens if all(type(count) is int and 0 <= count <= MOST_TOKENS for count in tokens) else None
 
 
 def _proxy(base_url: str) -> str | None:
@@ -172,8 +192,9 @@ def _proxy(base_url: str) -> str | None:
     return getproxies().get(parts.scheme)
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def in_one_line(text: str) -> str:
+    """A server's text for a message: without line breaks, and with control characters escaped."""
+    return "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in " ".join(text.split()))
 
 
 class _OneRequestPerConnection(httpx2.AsyncBaseTransport):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -15,7 +16,8 @@ NANO = 1_000_000_000
 FINE = 1_000_000  # parts of a nano-dollar, in which prices per token are whole
 BATCH_DISCOUNT = 0.5  # the Batch API costs half
 
-# USD per million tokens (input, output), by the longest prefix of a model's name.
+# USD per million tokens (input, output), by a model's name with or without a date. Others of its family, such as those
+# that search, have fees of their own: a prefix alone tells no price.
 KNOWN_PRICES = {"gpt-4o": (2.5, 10.0), "gpt-4o-mini": (0.15, 0.6), "gpt-4o-2024-05-13": (5.0, 15.0)}
 
 
@@ -72,7 +74,7 @@ def find_prices(model: str, base_url_is_openai: bool, price_input: float | None,
         raise SageError("one price without the other\n  remedy: give both --price-input and --price-output")
     if price_input is not None and price_output is not None:
         return Prices(price_input, price_output)
-    names = [name for name in KNOWN_PRICES if model == name or model.startswith(name + "-")]
+    names = [name for name in KNOWN_PRICES if re.fullmatch(re.escape(name) + r"(-\d{4}-\d{2}-\d{2})?", model)]
     if base_url_is_openai and names:
         return Prices(*KNOWN_PRICES[max(names, key=len)])
     return Prices(0.0, 0.0)

@@ -212,6 +212,14 @@ class Ledger:
         rows = self.connection.execute("SELECT id, body FROM answers WHERE key = ? ORDER BY id", (key,))
         return [StoredAnswer(*row) for row in rows]
 
+    def in_batches(self) -> set[str]:
+        """Keys of requests whose batch may have been created and has not been fetched."""
+        keys = self.connection.execute(
+            "SELECT key FROM attempts JOIN shards ON shards.name = attempts.shard "
+            "WHERE attempts.state = 'claimed' AND shards.state IN ('uploaded', 'created')"
+        )
+        return {key for (key,) in keys}
+
     def spent(self) -> int:
         """Nano-dollars, attempts in flight and uncertain ones at their worst case."""
         total = "SELECT COALESCE(SUM(CASE state WHEN 'claimed' THEN worst_nano_usd ELSE cost_nano_usd END), 0)"
@@ -220,7 +228,9 @@ class Ledger:
 
 def _lock(path: Path) -> IO[str]:
     # A file of its own: sqlite's locks on the database would be dropped if another descriptor of it was closed.
-    lock = path.with_name(path.name + ".lock").open("a", encoding="utf-8")
+    # Beside the file itself, not beside a link to it: two names of one file have one lock.
+    file = path.resolve()
+    lock = file.with_name(file.name + ".lock").open("a", encoding="utf-8")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

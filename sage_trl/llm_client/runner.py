@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from sage_trl.errors import SageError, StoppedError
-from sage_trl.llm_client.client import ChatClient, Kind, Outcome, ServiceError, read_usage
+from sage_trl.llm_client.client import ChatClient, Kind, Outcome, ServiceError, in_one_line, read_usage
 from sage_trl.llm_client.cost import Budget, CostCapError, dollars
 from sage_trl.llm_client.display import Display
 from sage_trl.llm_client.group_commit import GroupCommitter
@@ -66,7 +66,14 @@ def run_requests(requests: Sequence[ChatRequest], parse: Parse, settings: RunSet
 
 
 def run_plan(plan: Plan, parse: Parse, settings: RunSettings, ledger: Ledger) -> RunResult:
-    """`run_requests` for a plan that was made, and perhaps shown, before."""
+    """`run_requests` for a plan that was made, and perhaps shown, before.
+
+    Raises:
+        SageError: some of the requests are in a batch under way, and would be paid twice.
+    """
+    if twice := ledger.in_batches() & {item.key for item in plan.pending}:
+        problem = f"{ledger.path}: {len(twice):,} of the requests are in a batch under way, and would be paid twice"
+        raise SageError(f"{problem}\n  remedy: give --batch, which fetches its answers")
     return asyncio.run(_Run(plan, parse, settings, ledger).run())
 
 
@@ -87,6 +94,7 @@ class _Run:
         self._sending: set[asyncio.Task[Any]] = set()
         self._prompt_mode = False
         self._in_a_row = 0  # attempts without an answer
+        self._signals = 0
 
     async def run(self) -> RunResult:
         if not self._waiting:
@@ -100,6 +108,7 @@ class _Run:
         self._committer = GroupCommitter(self._ledger)
         self._committer.start()
         loop = asyncio.get_running_loop()
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
         for number in SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
         try:
@@ -108,13 +117,14 @@ class _Run:
                 self._workers = [asyncio.create_task(self._work()) for _ in range(count)]
                 await self._all_workers()
         finally:
-            for number in SIGNALS:
-                loop.remove_signal_handler(number)
-            await self._client.close()
             try:
                 await self._committer.stop()
             except SageError as error:
                 self._result.stopped = error
+            await self._client.close()
+            for number, handler in handlers.items():  # asyncio would leave the default, which ends us without a word
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
         self._result.spent = self._budget.spent + self._budget.reserved
         return self._result
 
@@ -125,7 +135,8 @@ class _Run:
                 raise error
 
     def _signalled(self, number: int) -> None:
-        if self._result.stopped is not None:  # the second signal: nothing is waited for
+        self._signals += 1
+        if self._signals > 1:  # nothing is waited for
             for worker in self._workers:
                 worker.cancel()
             return
@@ -151,6 +162,9 @@ class _Run:
             except SageError as error:
                 self._stop(error)
                 return
+            except Exception:  # a fault of ours: drain, or those who wait for this one's reservation wait for ever
+                self._stop(SageError("stopped by a fault of the program; everything received is saved"))
+                raise
 
     async def _settle(self, item: Item) -> None:
         """Attempts at one item until it has a value or will have none."""
@@ -161,6 +175,8 @@ class _Run:
                 return
             if outcome.kind is Kind.NO_SCHEMA and item.request.schema_mode == "strict":
                 self._prompt_mode = True
+                if self._result.stopped is not None:
+                    raise _StopWorkerError
                 continue
             if outcome.kind in (Kind.REFUSED, Kind.NO_SCHEMA):
                 self._quarantine(item, f"refused: {outcome.text}", outcome.text)
@@ -242,7 +258,7 @@ class _Run:
             self._in_a_row += 1
             if self._in_a_row > 20 + 4 * self._settings.concurrency:
                 raise ServiceError(
-                    f"{self._in_a_row} attempts in a row without an answer, the last: {outcome.text}\n"
+                    f"{self._in_a_row} attempts in a row without an answer, the last: {in_one_line(outcome.text)}\n"
                     "  remedy: check the server, then give the same command again"
                 )
 

@@ -121,6 +121,7 @@ def test_collect_keeps_repeats_together(tmp_path: Path) -> None:
 
 def test_the_file_stands_alone_and_escapes(tmp_path: Path) -> None:
     worse = answer("q1", 1, (5, 5, 5), text="<script>alert(1)</script>\x1b[31m")
+    worse.rationale = "half a smile \ud83d"  # a JSON reply may escape it alone
     write_report(tmp_path / "r.html", [answer("q1", 0, (1, 1, 1)), worse], [("empty", None)], "gpt <4o>", None)
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;" in page and "gpt &lt;4o&gt;" in page

@@ -38,6 +38,7 @@ REASONS = {
     200: "OK",
     400: "Bad Request",
     401: "Unauthorized",
+    402: "Payment Required",
     403: "Forbidden",
     404: "Not Found",
     429: "Too Many",
@@ -95,7 +96,8 @@ class FakeServer:
             reply = {"rationale": "x", "scores": [5, 5, 5]}
         elif fault and fault.startswith("score"):
             reply["type"] = json.loads(fault.split()[1])
-        text = "Sure! I would say 4, 4 and 5." if fault == "garbage" else json.dumps(reply)
+        written = json.dumps(reply, ensure_ascii=not self.options.raw_text)
+        text = "Sure! I would say 4, 4 and 5." if fault == "garbage" else written
         message = {"role": "assistant", "content": text, "refusal": None}
         choices = [{"index": 0, "finish_reason": "stop", "message": message}]
         answer = {"id": "c1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": choices}
@@ -162,7 +164,8 @@ class FakeServer:
             except ValueError:
                 reply = content.decode()
             response = {"status_code": 200, "request_id": "r", "body": reply}
-            lines.append(json.dumps({"id": "x", "custom_id": asked["custom_id"], "response": response, "error": None}))
+            output = {"id": "x", "custom_id": asked["custom_id"], "response": response, "error": None}
+            lines.append(json.dumps(output, ensure_ascii=not self.options.raw_text))
         self.files[f"out-{number}"] = {"described": None, "content": "\n".join(lines).encode()}
         self.batches[f"batch_{number}"] = described
         return described
@@ -225,6 +228,7 @@ async def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--status", default="", help="STATUS:BODY, the answer to everything")
     parser.add_argument("--no-schema", action="store_true")
+    parser.add_argument("--raw-text", action="store_true", help="write letters beyond ASCII as they are, not escaped")
     parser.add_argument("--says", default="", help="added to every rationale")
     server = await asyncio.start_server(FakeServer(parser.parse_args()).serve, "127.0.0.1", 0, limit=1 << 24)
     print(server.sockets[0].getsockname()[1], flush=True)

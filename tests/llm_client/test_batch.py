@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from sage_trl.errors import SageError
 from sage_trl.llm_client import batch as batch_module
 from sage_trl.llm_client.batch import _BatchRun, run_batches
 from sage_trl.llm_client.cost import BATCH_DISCOUNT, Prices
 from sage_trl.llm_client.ledger import Ledger
 from sage_trl.llm_client.plan import RunSettings, make_plan
 from sage_trl.llm_client.request import ChatRequest, Message
-from sage_trl.llm_client.runner import RunResult
+from sage_trl.llm_client.runner import RunResult, run_requests
 from tests.llm_client.conftest import Served
 from tests.llm_client.fake_server import content_hash, true_scores
 
@@ -100,6 +101,68 @@ def test_faults_are_asked_again_and_the_rest_once(tmp_path: Path, serve: Serve) 
     assert len(known) > 50
     assert [scores(result)[row] for row in known] == [true_values(asked)[row] for row in known]
     assert result.spent >= server.stats()["nano_usd"] * BATCH_DISCOUNT
+
+
+def test_all_batches_are_under_way_before_one_is_waited_for(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, asked = serve(), requests(7)
+    monkeypatch.setattr(batch_module, "SHARD_REQUESTS", 3)
+    whole, under_way = _BatchRun._wait, []
+
+    def wait(run: _BatchRun, shard: batch_module.Shard) -> Any:
+        under_way.append(server.stats()["batches"])
+        return whole(run, shard)
+
+    monkeypatch.setattr(_BatchRun, "_wait", wait)
+    assert None not in run(tmp_path / "c.sqlite", server, asked).values
+    assert under_way == [3, 3, 3]
+
+
+def test_a_cap_within_the_second_shard_still_sends_the_first(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, asked = serve(), requests(20)
+    monkeypatch.setattr(batch_module, "SHARD_REQUESTS", 3)
+    cap = 4 * PRICES.worst_case(asked[0])
+    result = run(tmp_path / "c.sqlite", server, asked, max_cost=cap)
+    assert result.stopped is not None and result.stopped.exit_code == 4
+    assert sum(value is not None for value in result.values) >= 4
+    assert server.stats()["nano_usd"] * BATCH_DISCOUNT <= result.spent <= cap
+
+
+def test_what_is_in_a_batch_is_not_asked_one_by_one(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, asked, cache = serve(), requests(3), tmp_path / "c.sqlite"
+    with monkeypatch.context() as patch:
+        patch.setattr(_BatchRun, "_wait", lambda *_: (_ for _ in ()).throw(KilledError()))
+        with pytest.raises(KilledError):
+            run(cache, server, asked)
+    given = RunSettings(base_url=server.url, parser="p1", prices=PRICES, quiet=True)
+    with Ledger(cache) as ledger, pytest.raises(SageError, match="3 of the requests are in a batch"):
+        run_requests(asked, parse, given, ledger)
+    assert scores(run(cache, server, asked)) == true_values(asked)
+    assert set(server.stats()["received"].values()) == {1}
+
+
+def test_separators_inside_an_answer_cut_no_line(tmp_path: Path, serve: Serve) -> None:
+    server, asked = serve("--says", "one\u2028two\x85three \U0001f600", "--raw-text"), requests(2)
+    result = run(tmp_path / "c.sqlite", server, asked)
+    assert scores(result) == true_values(asked)
+    assert "one\u2028two\x85three" in result.values[0]["rationale"]
+
+
+def test_a_torn_output_file_is_told_and_fetched_again(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, asked = serve(), requests(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(_BatchRun, "redact", lambda _, text: text[:-20])
+        torn = run(tmp_path / "c.sqlite", server, asked)
+    assert torn.stopped is not None and torn.stopped.exit_code == 8
+    assert scores(run(tmp_path / "c.sqlite", server, asked)) == true_values(asked)
+    assert set(server.stats()["charged"].values()) == {1}
 
 
 def test_the_cap_holds(tmp_path: Path, serve: Serve) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 import time
 from dataclasses import replace
 from email.utils import formatdate
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sage_trl.errors import SageError
-from sage_trl.llm_client.client import read_usage, retry_after
+from sage_trl.errors import CredentialsError, LockedError, SageError
+from sage_trl.llm_client.client import ChatClient, check_base_url, in_one_line, read_api_key, read_usage, retry_after
 from sage_trl.llm_client.cost import Budget, Prices, dollars, find_prices
 from sage_trl.llm_client.ledger import Ledger
 from sage_trl.llm_client.limits import AdaptiveConcurrency, TokenBucket, backoff
@@ -71,6 +72,8 @@ def test_money_by_hand() -> None:
     assert dollars(3_500_000) == "$0.0035"
     assert find_prices("gpt-4o-mini-2024-07-18", True, None, None) == Prices(0.15, 0.6)
     assert find_prices("gpt-4o", False, None, None) == Prices(0, 0)
+    assert find_prices("gpt-4o-2024-05-13", True, None, None) == Prices(5.0, 15.0)
+    assert find_prices("gpt-4o-search-preview", True, None, None) == Prices(0, 0)  # has a fee per call
     assert find_prices("gpt-4omni", True, None, None) == Prices(0, 0)
     with pytest.raises(SageError, match="both --price-input"):
         find_prices("gpt-4o", True, 1.0, None)
@@ -163,3 +166,51 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
             ledger.claim("k", 500)
             raise RuntimeError
         assert ledger.spent() == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["[" * 100_000, '{"usage": {"prompt_tokens": 1e400, "completion_tokens": 1}}']
+    + [f'{{"usage": {{"prompt_tokens": {count}, "completion_tokens": 1}}}}' for count in ("true", "9" * 30)],
+)
+def test_usage_that_no_ledger_could_hold_is_none(body: str) -> None:
+    assert read_usage(body) is None
+
+
+@pytest.mark.parametrize("header", ["inf", "nan", "1e999", "Mon, 99 Jan 99999 00:00:00 GMT"])
+def test_a_wait_without_end_is_no_wish(header: str) -> None:
+    assert retry_after(header) is None
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000/v1", "", "ftp://h/v1", "http://", "http://h:port/v1", "http://[::1/v1"]
+)
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(SageError, match="http://localhost:8000/v1"):
+        check_base_url(url)
+
+
+@pytest.mark.parametrize("url", ["https://h/v1", "HTTPS://h/v1"])
+def test_certificates_are_always_checked(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    checked = []
+    real = ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda: checked.append(url) or real())
+    ChatClient(url, 1.0)
+    assert checked == [url]
+
+
+def test_a_key_that_no_header_can_hold_is_told_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-é")
+    with pytest.raises(CredentialsError, match="copy the key again") as caught:
+        read_api_key("http://localhost:1/v1")
+    assert "planted" not in str(caught.value)
+
+
+def test_a_servers_text_is_one_printable_line() -> None:
+    assert in_one_line("a\r\n b\x1b[2J\x07\x9b") == "a b\\x1b[2J\\x07\\x9b"
+
+
+def test_two_names_of_one_file_have_one_lock(tmp_path: Path) -> None:
+    (tmp_path / "link.sqlite").symlink_to(tmp_path / "c.sqlite")
+    with Ledger(tmp_path / "c.sqlite"), pytest.raises(LockedError):
+        Ledger(tmp_path / "link.sqlite")
