@@ -54,7 +54,9 @@ def examine_dataset(
         findings.append(error("dataset", path, "holds no group", "build the dataset anew"))
     if info is not None:
         findings += info_faults(info, groups, root)
-    pictures = read_pictures(groups, root / image_root, path, findings, progress)
+    # Without a root every image would count as missing, and hide the one fault there is.
+    shown = [] if image_root is None else groups
+    pictures = read_pictures(shown, root / (image_root or "."), path, findings, progress)
     findings += relations.duplicate_groups(groups, path)
     findings += relations.duplicate_questions(groups, pictures, path)
     findings += relations.leaks(groups, pictures, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sage_trl.data.licences import hub_licence, may_redistribute
-from sage_trl.data.sources import SOURCES
+from sage_trl.data.sources import open_source
 
 
 @pytest.mark.parametrize(
@@ -42,5 +42,5 @@ def test_everything_else_keeps_images_at_home(licence):
 
 def test_only_the_generated_source_here_is_free_for_all():
     # Real benchmarks must be looked at one by one when they are added.
-    assert may_redistribute(SOURCES["synthetic"].licence)
-    assert not may_redistribute(SOURCES["deep_pcb"].licence)
+    assert may_redistribute(open_source("synthetic").licence)
+    assert not may_redistribute(open_source("deep_pcb").licence)

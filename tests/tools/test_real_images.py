@@ -34,9 +34,9 @@ def test_built_checked_trained_and_evaluated(
     assert (
         run_tool_file("build_dataset.py", "--source", source, "--root", root, "--output", data, *options, *groups) == 0
     )
-    assert run_tool_file("check_dataset.py", "--dataset", data) == 0
+    assert run_tool_file("check.py", data) == 0
     check_pairs(data, source)
-    assert run_tool_file("generate_facts.py", "--dataset", data, "--count", "2") == 0
+    assert run_tool_file("generate_facts.py", "--dataset", data, "--model", "template", "--num-facts", "2") == 0
     recipe = {"stage": "sfe", "model": "tiny", "tiny": TINY, "dataset": str(data), "output_dir": str(model)}
     (tmp_path / "sfe.yaml").write_text(yaml.safe_dump({**recipe, **SETTINGS, "save_strategy": "no", "max_steps": 3}))
     assert run_tool_file("train.py", tmp_path / "sfe.yaml") == 0

@@ -19,8 +19,8 @@ MIN_GROUPS = 10
 _NO_LICENCE = {"", "unknown", "none", "?", "n/a", "tbd"}
 
 
-def read_info(root: Path, findings: list[Finding]) -> tuple[DatasetInfo | None, str]:
-    """`dataset.json`, or None with its faults added to `findings`; and the image root, as far as it names one."""
+def read_info(root: Path, findings: list[Finding]) -> tuple[DatasetInfo | None, str | None]:
+    """`dataset.json`, or None with its faults added to `findings`; and the image root, None where that is at fault."""
     try:
         value = read_json(root / INFO_FILE)
     except DataError as fault:
@@ -28,6 +28,8 @@ def read_info(root: Path, findings: list[Finding]) -> tuple[DatasetInfo | None, 
         return None, "."
     info, faults = validate(DatasetInfo, value, root / INFO_FILE, None)
     findings += faults
+    if any(fault.field == "image_root" for fault in faults):
+        return info, None
     named = value.get("image_root") if isinstance(value, dict) else None
     return info, named if isinstance(named, str) else "."
 

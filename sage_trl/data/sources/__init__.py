@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
+from typing import cast
 
-from sage_trl.data.sources.ad_pl import AdPlSource
 from sage_trl.data.sources.base import Part, Source, SourceOptions
-from sage_trl.data.sources.datasets_rows import DatasetsSource
-from sage_trl.data.sources.deep_pcb import DeepPcbSource
-from sage_trl.data.sources.folder import FolderSource
-from sage_trl.data.sources.labelme import LabelmeSource
-from sage_trl.data.sources.manta import MantaSource
-from sage_trl.data.sources.mmad import MmadSource
-from sage_trl.data.sources.mpdd import MpddSource
-from sage_trl.data.sources.mvtec import MvtecSource
-from sage_trl.data.sources.synthetic import SyntheticSource
-from sage_trl.data.sources.visa import VisaSource
 from sage_trl.errors import DataError
 
-SOURCES: dict[str, Callable[[], Source]] = {
-    "ad_pl": AdPlSource,
-    "datasets": DatasetsSource,
-    "deep_pcb": DeepPcbSource,
-    "folder": FolderSource,
-    "labelme": LabelmeSource,
-    "manta": MantaSource,
-    "mmad": MmadSource,
-    "mpdd": MpddSource,
-    "mvtec": MvtecSource,
-    "synthetic": SyntheticSource,
-    "visa": VisaSource,
+# By module and class, of which only the one asked for is imported: some need libraries that take seconds to load.
+SOURCES = {
+    "ad_pl": ("ad_pl", "AdPlSource"),
+    "datasets": ("datasets_rows", "DatasetsSource"),
+    "deep_pcb": ("deep_pcb", "DeepPcbSource"),
+    "folder": ("folder", "FolderSource"),
+    "labelme": ("labelme", "LabelmeSource"),
+    "manta": ("manta", "MantaSource"),
+    "mmad": ("mmad", "MmadSource"),
+    "mpdd": ("mpdd", "MpddSource"),
+    "mvtec": ("mvtec", "MvtecSource"),
+    "synthetic": ("synthetic", "SyntheticSource"),
+    "visa": ("visa", "VisaSource"),
 }
 
 
@@ -41,7 +32,8 @@ def open_source(name: str) -> Source:
     """
     if name not in SOURCES:
         raise DataError(f"source {name!r} is unknown\n  remedy: use one of {', '.join(sorted(SOURCES))}")
-    return SOURCES[name]()
+    module, source = SOURCES[name]
+    return cast(Source, getattr(import_module(f"{__name__}.{module}"), source)())
 
 
 __all__ = ["SOURCES", "Part", "Source", "SourceOptions", "open_source"]
