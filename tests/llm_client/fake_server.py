@@ -17,6 +17,8 @@ import re
 from collections import Counter
 from typing import Any
 
+from tests.llm_client.fake_author import AUTHORED, authored_reply
+
 PRICE_INPUT, PRICE_OUTPUT = 2.5, 10.0
 FAULTS = (
     "429",
@@ -95,6 +97,9 @@ class FakeServer:
             reply = {"rationale": "x", "scores": [5, 5, 5]}
         elif fault and fault.startswith("score"):
             reply["type"] = json.loads(fault.split()[1])
+        schema = body.get("response_format", {}).get("json_schema", {}).get("name", "")
+        if schema.startswith(AUTHORED):
+            reply = authored_reply(body, schema, fault, self.options.says)
         text = "Sure! I would say 4, 4 and 5." if fault == "garbage" else json.dumps(reply)
         message = {"role": "assistant", "content": text, "refusal": None}
         choices = [{"index": 0, "finish_reason": "stop", "message": message}]
