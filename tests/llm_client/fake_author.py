@@ -15,7 +15,7 @@ def authored_reply(body: dict[str, Any], schema: str, fault: str | None, says: s
     """A valid reply, or with a fault that only a look at its content finds.
 
     `says`: `contradict` always states the wrong verdict of the first question, `contradict defective` that of
-    defective parts; `bad templates` names an unknown gap.
+    defective parts; `bad templates` names an unknown gap, `no facts` writes none.
     """
     content = body["messages"][-1]["content"]
     text = content if isinstance(content, str) else content[-1]["text"]
@@ -24,6 +24,8 @@ def authored_reply(body: dict[str, Any], schema: str, fault: str | None, says: s
     if schema.startswith("captions"):
         return {"test": "A grey part." if fault != "score 0" else " ", "reference": "A good one.", "differences": ""}
     if schema.startswith("facts"):
+        if says == "no facts":
+            return {"sentences": []}
         topic = re.sub(r"\W+", " ", text)[:20].strip()
         return {"sentences": [f"{number} is a true fact on {topic} of this part." for number in (1, 2, 3, 4, 5, 6)]}
     if schema.startswith("templates"):
