@@ -10,11 +10,15 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sage_trl.command_line import run_tool, seed_number
+from sage_trl.data.authoring import Author, author_by_rule
 from sage_trl.data.building import LevelCount, build_dataset
 from sage_trl.data.pairing import PAIRINGS
 from sage_trl.data.sources import SOURCES, SourceOptions, open_source
 from sage_trl.data.statistics_report import report_statistics
+from sage_trl.llm_client.arguments import add_service_options, service_options
 from sage_trl.publishing.dataset_command import add_sharing_options, fetch_from_hub, push_to_hub
+
+INCOMPLETE = 3
 
 
 def _group_count(text: str) -> tuple[str, int]:
@@ -80,6 +84,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--crops-per-defect", type=int, default=2, help="deep_pcb: shifted crops of each defect")
     parser.add_argument("--force", action="store_true", help="replace a dataset that is at --output")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument(
+        "--author", choices=("rule", "openai"), default="rule", help="of the questions, where the source has none"
+    )
+    parser.add_argument("--model", default="gpt-4o", metavar="NAME", help="of --author openai; default gpt-4o")
+    add_service_options(parser, "with --author openai", "OUTPUT.authoring.sqlite")
     add_sharing_options(parser)
     arguments = parser.parse_args()
     if not (arguments.source or arguments.stats or arguments.from_hub or arguments.push_to_hub):
@@ -102,8 +111,9 @@ def main() -> int:
     console = Console(quiet=arguments.quiet)
     if arguments.stats is not None:
         report_statistics(arguments.stats, arguments.output, console)
-    if arguments.source is not None:
-        _build(arguments, console)
+    code = 0 if arguments.source is None else _build(arguments, console)
+    if code or (arguments.dry_run and arguments.author == "openai"):
+        return code
     if arguments.from_hub is not None:
         fetch_from_hub(arguments, console)
     if arguments.push_to_hub is not None:
@@ -111,7 +121,25 @@ def main() -> int:
     return 0
 
 
-def _build(arguments: argparse.Namespace, console: Console) -> None:
+def _build(arguments: argparse.Namespace, console: Console) -> int:
+    if arguments.author == "rule":
+        _build_with(author_by_rule, arguments, console)
+        return 0
+    # The client takes most of a second to load, which the rule author need not wait for.
+    from sage_trl.data.authoring.model_author import DryRunError, ModelAuthor  # noqa: PLC0415
+
+    cache = arguments.output.with_name(f"{arguments.output.name}.authoring.sqlite")
+    author = ModelAuthor(service_options(arguments, arguments.model, cache))
+    try:
+        _build_with(author, arguments, console)
+    except DryRunError as end:
+        console.print(str(end), soft_wrap=True)
+        return 0
+    author.report(console)
+    return INCOMPLETE if author.left_out else 0
+
+
+def _build_with(author: Author, arguments: argparse.Namespace, console: Console) -> None:
     options = SourceOptions(
         root=arguments.root,
         seed=arguments.seed,
@@ -138,6 +166,7 @@ def _build(arguments: argparse.Namespace, console: Console) -> None:
             arguments.output,
             force=arguments.force,
             copy_images=arguments.copy_images,
+            author=author,
             progress=lambda done: progress.update(task, completed=done),
         )
     console.print(_table(counts))

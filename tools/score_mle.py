@@ -9,7 +9,6 @@ The API key comes from OPENAI_API_KEY. Nothing that was paid is asked again: giv
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev, quantiles
@@ -23,6 +22,7 @@ from sage_trl.data.dataset import AdPlDirectory, read_ad_pl
 from sage_trl.errors import SageError
 from sage_trl.judge.scorer import SCORES_FILE, merge_scores, open_judge, score_answers
 from sage_trl.judge.summary import CRITERIA, ScoreSummary, summarise_scores
+from sage_trl.llm_client.arguments import add_service_options, service_options
 from sage_trl.records import Inspection, JudgeScore, iterate_records
 from sage_trl.storage import write_jsonl
 
@@ -39,33 +39,15 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     model = parser.add_argument_group("with --judge openai")
     model.add_argument("--model", default="gpt-4o", metavar="NAME", help="default gpt-4o")
-    model.add_argument("--base-url", metavar="URL", help="of the API; default OPENAI_BASE_URL, or OpenAI's")
-    model.add_argument("--cache", type=Path, metavar="FILE", help=f"cache and ledger; default DATASET/{CACHE_FILE}")
+    model.add_argument("--dry-run", action="store_true", help="show what it would cost, and send nothing")
     model.add_argument("--images", action="store_true", help="show the judge both images")
     model.add_argument("--best-answer", action="store_true", help="show the judge the best-ranked answer")
     model.add_argument("--repeats", type=positive_number, default=1, metavar="N", help="judge N times; the mean counts")
     model.add_argument("--batch", action="store_true", help="through the Batch API: half the price, up to a day")
-    model.add_argument("--retry-quarantined", action="store_true", help="ask what is in quarantine again")
     model.add_argument("--report", type=Path, metavar="FILE", help="HTML report, JSON beside it; adds 20 canaries")
     model.add_argument("--human-scores", type=Path, metavar="CSV", help="human scores to compare with in the report")
-    limits = parser.add_argument_group("limits and money, with --judge openai")
-    limits.add_argument("--concurrency", type=positive_number, default=16, metavar="N", help="default 16")
-    limits.add_argument("--requests-per-minute", type=positive_number, metavar="N")
-    limits.add_argument("--tokens-per-minute", type=positive_number, metavar="N")
-    limits.add_argument("--timeout", type=_amount, default=120.0, metavar="SECONDS", help="of a call; default 120")
-    limits.add_argument("--max-cost", type=_amount, metavar="USD", help="never exceeded, earlier runs included")
-    limits.add_argument("--price-input", type=_amount, metavar="USD", help="per million tokens")
-    limits.add_argument("--price-output", type=_amount, metavar="USD", help="per million tokens")
-    limits.add_argument("--dry-run", action="store_true", help="show what it would cost, and send nothing")
-    limits.add_argument("--yes", action="store_true", help="send without asking")
+    add_service_options(parser, "server, limits and money, with --judge openai", f"DATASET/{CACHE_FILE}")
     return parser.parse_args()
-
-
-def _amount(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive amount")
-    return value
 
 
 def _tables(summary: ScoreSummary) -> Iterator[Table]:
@@ -102,28 +84,14 @@ def _score_with_model(
     # Loading the openai package takes most of a second, which the rule judge need not wait for.
     from sage_trl.judge.model_judge import JudgementOptions  # noqa: PLC0415
     from sage_trl.judge.scoring_run import ScoringOptions, score_with_model  # noqa: PLC0415
-    from sage_trl.llm_client.client import OPENAI_URL  # noqa: PLC0415
 
+    service = service_options(arguments, arguments.model, arguments.dataset / CACHE_FILE)
     options = ScoringOptions(
-        model=arguments.model,
-        base_url=arguments.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL,
-        cache=arguments.cache or arguments.dataset / CACHE_FILE,
+        **{**vars(service), "batch": arguments.batch},
         output=output,
         judgements=JudgementOptions(arguments.images, arguments.best_answer, arguments.repeats),
-        concurrency=arguments.concurrency,
-        requests_per_minute=arguments.requests_per_minute,
-        tokens_per_minute=arguments.tokens_per_minute,
-        max_cost=arguments.max_cost,
-        price_input=arguments.price_input,
-        price_output=arguments.price_output,
-        seconds=arguments.timeout,
-        batch=arguments.batch,
-        dry_run=arguments.dry_run,
-        yes=arguments.yes,
-        retry_quarantined=arguments.retry_quarantined,
         report=arguments.report,
         human_scores=arguments.human_scores,
-        quiet=arguments.quiet,
         merges=merges,
     )
     code = score_with_model(ad_pl, inspections, options)

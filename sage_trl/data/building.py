@@ -6,13 +6,13 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
-from sage_trl.data.authoring import Scene, author_inspections
+from sage_trl.data.authoring import Author, Scene, author_by_rule
 from sage_trl.data.dataset import INFO_FILE, ROWS_FILE, DatasetInfo, write_ad_pl
 from sage_trl.data.sources import Part, Source, SourceOptions
 from sage_trl.errors import DataError
@@ -41,6 +41,7 @@ def build_dataset(
     *,
     force: bool = False,
     copy_images: bool = False,
+    author: Author = author_by_rule,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[DatasetInfo, list[LevelCount]]:
     """Build a dataset in a folder beside `output` and move it there when it is whole.
@@ -51,9 +52,11 @@ def build_dataset(
         output: directory to make.
         force: replace a dataset that is there.
         copy_images: copy image files that could be used where they are, so that the dataset can be moved.
+        author: writes the questions of parts that bring none; groups that it leaves out are not in the dataset.
         progress: called with the number of parts so far.
 
     Raises:
+        SageError: what ends an author's work; nothing is written.
         DataError: `output` is there already, or the source's files are faulty.
     """
     check_output(output, force)
@@ -68,7 +71,9 @@ def build_dataset(
                 progress(len(parts))
         if not parts:
             raise DataError(f"source {source.name!r} gave no part\n  remedy: ask for more groups")
-        inspections = _inspections(parts, options.seed)
+        inspections = _inspections(parts, lambda scenes: author(scenes, options.seed, images.path))
+        if len(inspections) < len(parts):
+            images.keep_only({name for row in inspections for name in (row.test_image, row.reference_image)})
         licence = options.licence or source.licence
         info = DatasetInfo(
             name=source.name,
@@ -104,18 +109,21 @@ def check_output(output: Path, force: bool) -> None:
         raise DataError.at(output, None, "holds a dataset already", "choose another --output, or add --force")
 
 
-def _inspections(parts: Sequence[tuple[Scene, Part]], seed: int) -> list[Inspection]:
-    """The parts with their own questions, or with those that the rule author writes, in the order of the parts.
+def _inspections(
+    parts: Sequence[tuple[Scene, Part]], author: Callable[[list[Scene]], list[Inspection | None]]
+) -> list[Inspection]:
+    """The parts with their own questions, or with those that the author writes, in the order of the parts.
 
     Raises:
-        DataError: questions are to be written, and no part has a defect to ask about.
+        DataError: questions are to be written, and no part has a defect to ask about; or the author wrote none.
     """
     scenes = [scene for scene, part in parts if not part.questions]
     if scenes and not any(scene.defects for scene in scenes):
         remedy = "add parts with defects: questions that are all answered no teach nothing"
         raise DataError(f"none of {len(scenes)} parts has a defect\n  remedy: {remedy}")
-    written = iter(author_inspections(scenes, seed))
-    return [_with_own_questions(scene, part) if part.questions else next(written) for scene, part in parts]
+    written = iter(author(scenes) if scenes else [])
+    found = [_with_own_questions(scene, part) if part.questions else next(written) for scene, part in parts]
+    return [inspection for inspection in found if inspection is not None]
 
 
 def _with_own_questions(scene: Scene, part: Part) -> Inspection:
@@ -159,6 +167,16 @@ class _ImagePlace:
             else self._place_image(part.reference, f"{part.split}/{part.name}_reference"),
             defects=part.defects,
         )
+
+    def path(self, relative: str) -> Path:
+        """Where an image lies while the dataset is built."""
+        return (self._root if self._stays and self._root is not None else self._directory) / relative
+
+    def keep_only(self, names: Container[str | None]) -> None:
+        """Remove the dataset's own images that no group shows."""
+        for path in list((self._directory / IMAGES).rglob("*")):
+            if path.is_file() and path.relative_to(self._directory).as_posix() not in names:
+                path.unlink()
 
     def image_root(self, output: Path) -> str:
         """`image_root` of `dataset.json` for a dataset that will lie at `output`."""

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sage_trl.facts.prompts import fact_prompts
 from sage_trl.facts.sentences import choose_sentences, split_sentences
 from sage_trl.facts.writer import Part
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.fingerprint import model_fingerprint
 from sage_trl.models.generation import ModelReplyGenerator
 
-# The second question is the paper's; of the others it gives the subject only.
-PROMPTS = (
-    "What object does this picture show, and what should a good one look like?",
-    "What kind of anomalies does this type of object tend to exhibit?",
-    "What causes anomalies of this type of object, and what are their consequences when it is used?",
-)
-INSTRUCTION = "Write {count} short, complete sentences, each of which says one thing. Write nothing else."
 VERSION = "backbone-1"
 
 
 class BackboneWriter:
-    """A vision-language model that is shown the image and asked `PROMPTS`, without the category and greedily.
+    """A vision-language model that is shown the image and asked `fact_prompts`, without the category and greedily.
 
     Args:
         model: a loaded model; a fusion that it may have takes no part.
@@ -41,9 +34,7 @@ class BackboneWriter:
         self, model: Any, processor: Any, *, name: str, count: int, batch_size: int, max_new_tokens: int
     ) -> None:
         self._reply = ModelReplyGenerator(model, processor, max_new_tokens, facts="none")
-        share = math.ceil(count / len(PROMPTS)) + 1  # one to spare, for those that repeat
-        instruction = INSTRUCTION.format(count=share)
-        self.prompts = [[{"role": "user", "content": f"{prompt}\n{instruction}"}] for prompt in PROMPTS]
+        self.prompts = [[{"role": "user", "content": prompt}] for prompt in fact_prompts(count)]
         self.model = name
         self.prompt_version = f"{VERSION} count-{count} tokens-{max_new_tokens}"
         self.count = count

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from PIL import Image
-
 from sage_trl.data.dataset import AdPlDirectory
-from sage_trl.data.images import FORMATS, open_image
+from sage_trl.data.image_files import read_image_file
 from sage_trl.judge.criteria import CriterionScores
 from sage_trl.judge.prompts import PROMPT_VERSION, Judgement, to_scores
 from sage_trl.llm_client.request import ImageFile
 from sage_trl.records import Inspection, JudgeScore
-from sage_trl.storage import file_sha256
 
 
 @dataclass(frozen=True)
@@ -104,12 +100,5 @@ def _images(ad_pl: AdPlDirectory, inspection: Inspection, known: dict[str, Image
         if relative is None:
             continue
         if relative not in known:
-            known[relative] = _read_image(ad_pl.image_path(relative))
+            known[relative] = read_image_file(ad_pl.image_path(relative))
         yield known[relative]
-
-
-def _read_image(path: Path) -> ImageFile:
-    size = open_image(path).size  # decodes it whole: a broken image is told before anything is paid
-    with Image.open(path, formats=FORMATS) as image:
-        media_type = Image.MIME[str(image.format)]
-    return ImageFile(path, file_sha256(path), media_type, size)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sage_trl.judge.criteria import CriterionScores
 from sage_trl.lexicon import cell_of, place_phrase
-from sage_trl.llm_client.replies import UnreadableError
+from sage_trl.llm_client.replies import UnreadableError, read_json
 from sage_trl.llm_client.request import ChatRequest, ImageFile, Message
 from sage_trl.records import Inspection, Question
 
@@ -131,10 +131,7 @@ def parse_judgement(reply: str) -> dict[str, Any]:
     Raises:
         UnreadableError: anything else. Nothing is rounded, guessed or filled in.
     """
-    try:
-        value = json.loads(_unfenced(reply), object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableError(f"not JSON: {error}") from None
+    value = read_json(reply)
     if not isinstance(value, dict) or set(value) != {"rationale", *CRITERIA}:
         raise UnreadableError("not the fields rationale, type, location and logic")
     if not isinstance(value["rationale"], str):
@@ -148,18 +145,3 @@ def parse_judgement(reply: str) -> dict[str, Any]:
 def to_scores(value: dict[str, Any]) -> CriterionScores:
     """The scores of a judgement that was read."""
     return CriterionScores(*(value[criterion] for criterion in CRITERIA))
-
-
-def _unfenced(reply: str) -> str:
-    """Servers without schemas like to put JSON into a Markdown fence."""
-    text = reply.strip()
-    if text.startswith("```") and text.endswith("```"):
-        text = text.removesuffix("```").removeprefix("```").removeprefix("json")
-    return text
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a field occurs twice")
-    return value

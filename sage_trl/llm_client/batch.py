@@ -20,8 +20,8 @@ from sage_trl.errors import CredentialsError, SageError
 from sage_trl.llm_client.client import KEY_VARIABLE, ServiceError, in_one_line, read_api_key, read_usage
 from sage_trl.llm_client.cost import CostCapError, dollars
 from sage_trl.llm_client.ledger import Claim, Ledger, StoredAnswer
-from sage_trl.llm_client.plan import Item, Parse, Plan, RunSettings
-from sage_trl.llm_client.replies import UnreadableError, read_reply
+from sage_trl.llm_client.plan import Item, Parse, Plan, RunSettings, read_value
+from sage_trl.llm_client.replies import UnreadableError
 from sage_trl.llm_client.request import without_credentials
 from sage_trl.llm_client.runner import RunResult
 from sage_trl.storage import content_key, to_line
@@ -259,7 +259,7 @@ class _BatchRun:
     def _read(self, item: Item, answer: StoredAnswer) -> None:
         parser = self._settings.parser
         try:
-            value = self._parse(read_reply(answer.body))
+            value = read_value(item.request, answer.body, self._parse)
         except UnreadableError as error:
             item.unreadable += 1
             if item.unreadable >= self._settings.tries:

@@ -97,6 +97,18 @@ def make_plan(requests: Sequence[ChatRequest], parse: Parse, settings: RunSettin
     return plan
 
 
+def read_value(request: ChatRequest, body: str, parse: Parse) -> Any:
+    """The value in the raw text of an answer to `request`.
+
+    Raises:
+        UnreadableError: it is not what was asked for.
+    """
+    value = parse(read_reply(body))
+    if request.check is not None:
+        request.check(value)
+    return value
+
+
 def expected_prompt_tokens(request: ChatRequest) -> int:
     """A guess at the prompt's tokens, a quarter of their bound."""
     return request.prompt_token_bound() // BYTES_PER_TOKEN
@@ -125,7 +137,7 @@ class _Lookup:
         if item.request.schema is not None:
             keys.append(item.request.in_prompt_mode().key(self._settings.base_url))
         for key in keys:
-            found, value = self._find(key)
+            found, value = self._find(key, item.request)
             if found:
                 plan.cached += len(item.rows)
                 for row in item.rows:
@@ -139,12 +151,12 @@ class _Lookup:
         item.unreadable = 0 if reasons else self._counts.get(item.key, 0)
         plan.pending.append(item)
 
-    def _find(self, key: str) -> tuple[bool, Any]:
+    def _find(self, key: str, request: ChatRequest) -> tuple[bool, Any]:
         if key in self._values:
             return True, json.loads(self._values[key])
         for answer in self._ledger.answers(key) if key in self._counts else ():
             try:
-                value = self._parse(read_reply(answer.body))
+                value = read_value(request, answer.body, self._parse)
             except UnreadableError:
                 continue
             self._ledger.parsed(key, self._settings.parser, answer, json.dumps(value))

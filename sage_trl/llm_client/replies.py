@@ -30,3 +30,30 @@ def read_reply(body: str) -> str:
     if not isinstance(content, str) or not content.strip():
         raise UnreadableError("an empty reply")
     return content
+
+
+def read_json(reply: str) -> Any:
+    """The JSON that a reply consists of, perhaps in a Markdown fence.
+
+    Raises:
+        UnreadableError: it is no JSON, or a field occurs twice in it.
+    """
+    try:
+        return json.loads(_unfenced(reply), object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableError(f"not JSON: {error}") from None
+
+
+def _unfenced(reply: str) -> str:
+    """Servers without schemas like to put JSON into a Markdown fence."""
+    text = reply.strip()
+    if text.startswith("```") and text.endswith("```"):
+        text = text.removesuffix("```").removeprefix("```").removeprefix("json")
+    return text
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a field occurs twice")
+    return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +82,8 @@ class ChatRequest:
             servers without schemas.
         sampling: temperature, seed, top_p and the like, as the API names them.
         repeat: index of the repetition; equal requests with different indices are asked and paid separately.
+        check: called with the value that was read; raises `UnreadableError` where it does not fit this very request.
+            It is no part of the key, so it may look at nothing that the messages do not hold.
     """
 
     model: str
@@ -92,6 +94,7 @@ class ChatRequest:
     schema_mode: SchemaMode = "strict"
     sampling: Mapping[str, float | int | str] = field(default_factory=dict)
     repeat: int = 0
+    check: Callable[[Any], None] | None = field(default=None, compare=False)
 
     def key(self, base_url: str) -> str:
         """SHA-256 of everything that decides the answer, and of nothing else."""

@@ -18,8 +18,8 @@ from sage_trl.llm_client.display import Display
 from sage_trl.llm_client.group_commit import GroupCommitter
 from sage_trl.llm_client.ledger import Ledger, StoredAnswer
 from sage_trl.llm_client.limits import AdaptiveConcurrency, TokenBucket, backoff
-from sage_trl.llm_client.plan import Item, Parse, Plan, RunSettings, expected_prompt_tokens, make_plan
-from sage_trl.llm_client.replies import UnreadableError, read_reply
+from sage_trl.llm_client.plan import Item, Parse, Plan, RunSettings, expected_prompt_tokens, make_plan, read_value
+from sage_trl.llm_client.replies import UnreadableError
 from sage_trl.llm_client.request import ChatRequest
 
 UNKNOWN_RETRIES = 2  # time-outs and drops: each may have been paid
@@ -266,7 +266,7 @@ class _Run:
         """Whether the item is done: its answer was read, or was the last that may be unreadable."""
         parser = self._settings.parser
         try:
-            value = self._parse(read_reply(answer.body))
+            value = read_value(item.request, answer.body, self._parse)
         except UnreadableError as error:
             item.unreadable += 1
             if item.unreadable < self._settings.tries:

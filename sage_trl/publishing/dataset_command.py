@@ -14,7 +14,11 @@ def add_sharing_options(parser: argparse.ArgumentParser) -> None:
     options = parser.add_argument_group("sharing", "the token comes from HF_TOKEN or `hf auth login`")
     options.add_argument("--push-to-hub", metavar="NAME", help="publish the dataset at --output, privately")
     options.add_argument("--public", action="store_true", help="create the repository public, or accept that it is")
-    options.add_argument("--dry-run", action="store_true", help="show the files and the card; contact nobody")
+    options.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show files and card, or the cost of --author openai; contact nobody",
+    )
     options.add_argument(
         "--with-images",
         nargs="+",

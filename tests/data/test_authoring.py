@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage_trl.data.authoring import Scene, author_inspections
-from sage_trl.data.authoring.questions import possible_questions
+from sage_trl.data.authoring.questions import TEMPLATES, possible_questions
 from sage_trl.data.dataset import AdPlDirectory
 from sage_trl.judge.rule import RuleJudge
 from sage_trl.lexicon import read_verdict
@@ -62,7 +62,8 @@ def test_answers_of_one_rank_differ_in_quality(authored: AdPlDirectory) -> None:
 
 def test_verdicts_by_hand() -> None:
     asked = {
-        q.text: q.verdict for q in possible_questions(scene(SCRATCH), "defect_identification", ["scratch", "stain"])
+        q.text: q.verdict
+        for q in possible_questions(scene(SCRATCH), TEMPLATES["defect_identification"], ["scratch", "stain"])
     }
     assert asked["Is there any defect on this plate?"] is True
     assert asked["Is this plate free of defects?"] is False
@@ -75,7 +76,7 @@ def test_verdicts_by_hand() -> None:
 
 def test_a_place_that_the_defect_only_touches_is_not_asked_about() -> None:
     wide = Defect(type="scratch", box=(0.05, 0.05, 0.40, 0.25))  # centre in the upper left, reaches into the top
-    texts = {q.text for q in possible_questions(scene(wide), "defect_identification", ["scratch"])}
+    texts = {q.text for q in possible_questions(scene(wide), TEMPLATES["defect_identification"], ["scratch"])}
     assert "Is there a defect in the upper left?" in texts
     assert "Is there a defect at the top?" not in texts
 

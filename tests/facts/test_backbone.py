@@ -134,7 +134,7 @@ def test_the_tool(run_tool_file: Run, capfd: Capture, talker: Path, parts: AdPlD
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--model", "openai:gpt"], "later version"),
+        (["--model", "openai:gpt", "--base-url", "http://127.0.0.1:9"], "nobody is there to be asked"),
         (["--model", "/no/such"], "no such model directory"),
         (["--model", "template", "--num-facts", "7"], "more than the template bank has"),
     ],

@@ -17,6 +17,8 @@ import re
 from collections import Counter
 from typing import Any
 
+from tests.llm_client.fake_author import AUTHORED, authored_reply
+
 PRICE_INPUT, PRICE_OUTPUT = 2.5, 10.0
 FAULTS = (
     "429",
@@ -97,6 +99,10 @@ class FakeServer:
         elif fault and fault.startswith("score"):
             reply["type"] = json.loads(fault.split()[1])
         written = json.dumps(reply, ensure_ascii=not self.options.raw_text)
+        schema = body.get("response_format", {}).get("json_schema", {}).get("name", "")
+        if schema.startswith(AUTHORED):
+            reply = authored_reply(body, schema, fault, self.options.says)
+            written = json.dumps(reply, ensure_ascii=not self.options.raw_text)
         text = "Sure! I would say 4, 4 and 5." if fault == "garbage" else written
         message = {"role": "assistant", "content": text, "refusal": None}
         choices = [{"index": 0, "finish_reason": "stop", "message": message}]

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from sage_trl.data.authoring.balance import Balance
 from sage_trl.data.authoring.claims import ranked_claims
-from sage_trl.data.authoring.questions import Asked, possible_questions
+from sage_trl.data.authoring.questions import TEMPLATES, Asked, Template, possible_questions
 from sage_trl.data.authoring.scenes import Scene
 from sage_trl.data.authoring.wording import write_answers
 from sage_trl.records import LEVELS, Inspection, Level, Question
 
+Author = Callable[[Sequence[Scene], int, Callable[[str], Path]], list[Inspection | None]]
+"""From scenes, a seed, and where an image lies, to the group of each scene; None for a group that is to be left out."""
+
 ATTEMPTS = 50
 # A wrong answer names one of the other types; with fewer types than this it would always be the same one.
 ENOUGH_TYPES = 3
+
+
+def author_by_rule(scenes: Sequence[Scene], seed: int, _: Callable[[str], Path]) -> list[Inspection | None]:
+    """The rule author as an `Author`; it needs no look at the images."""
+    return [*author_inspections(scenes, seed)]
 
 
 def author_inspections(scenes: Iterable[Scene], seed: int) -> list[Inspection]:
@@ -25,21 +34,36 @@ def author_inspections(scenes: Iterable[Scene], seed: int) -> list[Inspection]:
     no without a look. Wrong answers may name any type where the category has few.
     """
     ordered = list(scenes)
-    types = _types_by_category(ordered)
-    named = _types_to_name(types)
+    named = _types_to_name(_types_by_category(ordered))
     written: dict[int, Inspection] = {}
-    for split in dict.fromkeys(scene.split for scene in ordered):
+    for index, level, asked, rng in choose_questions(ordered, seed, TEMPLATES):
+        scene = ordered[index]
+        types = named[scene.category]
+        answers = [_four_answers(scene, level, question, types, rng) for question in asked]
+        written[index] = make_inspection(scene, level, asked, answers)
+    return [written[index] for index in range(len(ordered))]
+
+
+def choose_questions(
+    scenes: Sequence[Scene], seed: int, templates: Mapping[Level, Sequence[Template]]
+) -> Iterator[tuple[int, Level, list[Asked], random.Random]]:
+    """A level and five questions for each scene, balanced within each split, in an order of chance.
+
+    Yields:
+        Index of the scene, level, questions, and the split's random numbers, which the caller may draw from.
+    """
+    types = _types_by_category(scenes)
+    for split in dict.fromkeys(scene.split for scene in scenes):
         rng = random.Random(f"{seed} {split}")
-        indices = [index for index, scene in enumerate(ordered) if scene.split == split]
-        levels = _levels([ordered[index] for index in indices], rng)
+        indices = [index for index, scene in enumerate(scenes) if scene.split == split]
+        levels = _levels([scenes[index] for index in indices], rng)
         balance = Balance(rng)
         turns = list(zip(indices, levels, strict=True))
         rng.shuffle(turns)
         for index, level in turns:
-            scene = ordered[index]
-            asked = balance.choose(scene, level, list(possible_questions(scene, level, types[scene.category])))
-            written[index] = _inspection(scene, level, asked, named[scene.category], rng)
-    return [written[index] for index in range(len(ordered))]
+            scene = scenes[index]
+            possible = possible_questions(scene, templates[level], types[scene.category])
+            yield index, level, balance.choose(scene, level, list(possible)), rng
 
 
 def _types_by_category(scenes: Iterable[Scene]) -> dict[str, list[str]]:
@@ -70,17 +94,13 @@ def _levels(scenes: Sequence[Scene], rng: random.Random) -> list[Level]:
     return levels
 
 
-def _inspection(
-    scene: Scene, level: Level, asked: Sequence[Asked], types: Sequence[str], rng: random.Random
+def make_inspection(
+    scene: Scene, level: Level, asked: Sequence[Asked], answers: Iterable[tuple[str, ...]]
 ) -> Inspection:
+    """The group of a scene: its questions, each with its ranked answers."""
     questions = [
-        Question(
-            id=f"q{number}",
-            question=question.text,
-            verdict=question.verdict,
-            answers=_four_answers(scene, level, question, types, rng),
-        )
-        for number, question in enumerate(asked, start=1)
+        Question(id=f"q{number}", question=question.text, verdict=question.verdict, answers=ranked)
+        for number, (question, ranked) in enumerate(zip(asked, answers, strict=True), start=1)
     ]
     return Inspection(
         id=scene.id,

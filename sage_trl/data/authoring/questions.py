@@ -86,13 +86,13 @@ TEMPLATES: dict[Level, tuple[Template, ...]] = {
 }
 
 
-def possible_questions(scene: Scene, level: Level, types: Iterable[str]) -> Iterator[Asked]:
-    """Everything that can be asked of a scene at a level; `types` are the defect types that may be asked about.
+def possible_questions(scene: Scene, templates: Iterable[Template], types: Iterable[str]) -> Iterator[Asked]:
+    """Everything that templates can ask of a scene; `types` are the defect types that may be asked about.
 
     A place that a defect touches without having its centre there is left out: its answer would be a matter of taste.
     """
     known = tuple(types)
-    for template in TEMPLATES[level]:
+    for template in templates:
         for slot, words, match in _slots(template.probe, scene, known):
             where = place_phrase(slot) if template.probe == "place" and slot else ""
             text = template.text.format(part=scene.part, words=words, where=where)

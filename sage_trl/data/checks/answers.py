@@ -27,12 +27,18 @@ def answer_faults(row: Inspection, path: Path, line: int) -> Iterator[Finding]:
         yield from _rank_faults(question, field, path, line)
 
 
+def find_placeholder(text: str) -> str | None:
+    """The first placeholder in a text."""
+    found = _PLACEHOLDER.search(text)
+    return None if found is None else found.group()
+
+
 def placeholder_faults(texts: Iterable[tuple[str, str]], path: Path, line: int) -> Iterator[Finding]:
     """A fault for each (field, text) that holds a placeholder."""
     for field, text in texts:
-        found = _PLACEHOLDER.search(text)
+        found = find_placeholder(text)
         if found is not None:
-            problem = f"holds {found.group()}, which stands for a fact, an image or a video in prompts"
+            problem = f"holds {found}, which stands for a fact, an image or a video in prompts"
             yield error("placeholder", path, problem, "remove it from the text", line=line, field=field, value=text)
 
 
