@@ -100,7 +100,8 @@ def check(recipe, *, within: float = 0.02) -> Any:
 @pytest.mark.parametrize("name", ["internvl", "llava_next", "qwen2_vl"])
 def test_full_training(name, stage, switches, checkpoints, recipe):
     keys = {"shared_prefix": False, **dict.fromkeys(switches, True)}
-    usage = check(recipe(stage=stage, model=str(checkpoints(name) / "sfe"), **keys)).usage
+    # Rows of one image share its activations in the projector; the plan's longest rows may be of different images.
+    usage = check(recipe(stage=stage, model=str(checkpoints(name) / "sfe"), **keys), within=0.03).usage
     assert (usage.recomputed > 0) == ("gradient_checkpointing" in switches)
     assert (usage.reference > 0) == (stage == "edpo")
 
