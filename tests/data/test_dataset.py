@@ -172,13 +172,12 @@ def test_too_many_pixels(tmp_path: Path) -> None:
         open_image(tmp_path / "huge.png")
 
 
-def test_a_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     def fail(*_: object) -> list:
         raise RuntimeError("stopped")
 
-    monkeypatch.setattr("sage_trl.data.building.author_inspections", fail)
     with pytest.raises(RuntimeError, match="stopped"):
-        build_dataset(open_source("synthetic"), SourceOptions(groups=GROUPS), tmp_path / "ad_pl")
+        build_dataset(open_source("synthetic"), SourceOptions(groups=GROUPS), tmp_path / "ad_pl", author=fail)
     assert list(tmp_path.iterdir()) == []
 
 
