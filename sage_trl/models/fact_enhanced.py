@@ -256,8 +256,8 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         """Reference patches `[B, R, C]` and `[B, R]` true for real ones; None where no row has a reference."""
         if references.get("pixel_values") is None:
             return None, None
-        is_companion = set(references) - {*self.image_inputs, "image_index"}
-        companions = {name: references[name] for name in is_companion}
+        used = (*self.image_inputs, "image_index")
+        companions = {name: value for name, value in references.items() if name not in used}
         present = self.split_images(self._encode_images(references).pooler_output, **companions)
         has_reference = [True] * batch_size if reference_mask is None else reference_mask.bool().tolist()
         if sum(has_reference) != len(present):

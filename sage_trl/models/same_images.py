@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,20 +28,26 @@ class ImageKeys:
             self._known[id(image)] = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
         return self._known[id(image)]
 
+    def of_row(self, row: Mapping[str, Any]) -> Hashable:
+        """What tells rows apart by what they show: test image, reference and facts."""
+        return self(row["images"][0]), self(row["reference_image"]), tuple(row["facts"])
 
-def same_images(processor: Any, batch: Mapping[str, Tensor], rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+
+def same_images(
+    processor: Any, batch: Mapping[str, Tensor], rows: Sequence[Mapping[str, Any]], key_of: ImageKeys
+) -> dict[str, Tensor]:
     """Which images of a batch are the same one, so that the vision tower can see each once.
 
     Args:
         processor: a Sage processor.
         batch: what `encode_prompts` made of the rows; every prompt shows one image.
         rows: rows with decoded images.
+        key_of: the keys of these images, as far as they are known.
 
     Returns:
         `image_index` `[B]`, counted by first appearance, and `reference_image_index` for the references that are there,
         each only where an image comes twice; with the first, for a backbone with tiles, `image_num_tiles` `[B]`.
     """
-    key_of = ImageKeys()
 
     def index_of(images: Sequence[Image]) -> Tensor | None:
         distinct: dict[bytes | None, int] = {}

@@ -49,8 +49,7 @@ def share_prompts(
     key_of = ImageKeys()
     groups: dict[Any, list[int]] = {}
     for index, row in enumerate(rows):
-        key = (key_of(row["images"][0]), key_of(row["reference_image"]), tuple(row["facts"]))
-        groups.setdefault(key, []).append(index)
+        groups.setdefault(key_of.of_row(row), []).append(index)
     if len(groups) == len(rows):
         return None
     batch = encode_prompts(processor, [rows[group[0]] for group in groups.values()], **options)

@@ -18,7 +18,7 @@ from sage_trl.data.images import decode_image_bytes, open_image
 from sage_trl.errors import DataError
 from sage_trl.models.encoding import encode_prompts
 from sage_trl.models.prompt import FactUse, as_parts
-from sage_trl.models.same_images import same_images
+from sage_trl.models.same_images import ImageKeys, same_images
 from sage_trl.trainer.reference_cache import answer_keys, prompt_identity
 from sage_trl.trainer.tree_batches import encode_trees
 
@@ -88,7 +88,7 @@ class FactCollator:
         """Prompts and completions side by side, flushed left, with `completion_mask`."""
         batch = encode_prompts(self.processor, rows, facts=self.facts, reference_in_prompt=self.reference_in_prompt)
         if self.vision_once and not self.reference_in_prompt:
-            batch |= same_images(self.processor, batch, rows)
+            batch |= same_images(self.processor, batch, rows, ImageKeys())
         tokens = self.processor.tokenizer(
             list(completions), padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt"
         )

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
+
+
+def rows_by_group(group_ids: Iterable[str]) -> dict[str, list[int]]:
+    """Group -> indices of its rows, both in the order of the rows."""
+    groups: dict[str, list[int]] = {}
+    for index, group in enumerate(group_ids):
+        groups.setdefault(group, []).append(index)
+    return groups
 
 
 class GroupSampler(Sampler[int]):
@@ -19,10 +27,7 @@ class GroupSampler(Sampler[int]):
     def __init__(self, group_ids: Sequence[str], seed: int) -> None:
         self.seed = seed
         self.epoch = 0
-        groups: dict[str, list[int]] = {}
-        for index, group in enumerate(group_ids):
-            groups.setdefault(group, []).append(index)
-        self._groups = list(groups.values())
+        self._groups = list(rows_by_group(group_ids).values())
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order; accelerate calls it, so a resumed run goes on in the order it had."""

@@ -16,6 +16,7 @@ from sage_trl.data.images import decode_image_bytes, read_size
 from sage_trl.errors import DataError
 from sage_trl.models.encoding import count_image_tokens, encode_prompt_texts
 from sage_trl.trainer.collators import FactCollator
+from sage_trl.trainer.group_sampler import rows_by_group
 from sage_trl.trees.prefix_tree import build_prefix_tree
 
 
@@ -35,13 +36,10 @@ def tree_sizes(dataset: Dataset, collator: FactCollator) -> list[TreeSize]:
         dataset: rows with undecoded images.
         collator: the stage's collator; a reference that it hides in training counts as shown.
     """
-    groups: dict[str, list[int]] = {}
-    for index, group in enumerate(dataset["group_id"]):
-        groups.setdefault(group, []).append(index)
     tokens_of = functools.cache(functools.partial(count_image_tokens, collator.processor))
     return [
         TreeSize(group, tuple(indices), _tree_tokens([dataset[index] for index in indices], collator, tokens_of))
-        for group, indices in groups.items()
+        for group, indices in rows_by_group(dataset["group_id"]).items()
     ]
 
 

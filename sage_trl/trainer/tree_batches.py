@@ -50,12 +50,13 @@ def encode_trees(
         `attention_mask`, `position_ids`, `shift_labels`, `leaf_ids`, each `[trees, T]`, and `tree_spans`
         `[trees, S, 3]`. And the leaf, counted over the batch, of each row's answers.
     """
-    groups, places = _group(rows, answers, share_answers=share_answers)
+    key_of = ImageKeys()
+    groups, places = _group(rows, answers, key_of, share_answers=share_answers)
     options: Any = {"facts": facts, "reference_in_prompt": reference_in_prompt}
     shown = [group.rows[0] for group in groups]
     batch = encode_prompts(processor, shown, **options)
     if not reference_in_prompt:
-        batch |= same_images(processor, batch, shown)
+        batch |= same_images(processor, batch, shown, key_of)
     ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
     trees = []
     for index, group in enumerate(groups):
@@ -74,14 +75,13 @@ def encode_trees(
 
 
 def _group(
-    rows: Sequence[Row], answers: Sequence[Sequence[str]], *, share_answers: bool
+    rows: Sequence[Row], answers: Sequence[Sequence[str]], key_of: ImageKeys, *, share_answers: bool
 ) -> tuple[list[_Group], list[list[tuple[int, int]]]]:
     """The groups, and (group, leaf in the group) of each row's answers."""
     groups: dict[Any, _Group] = {}
-    key_of = ImageKeys()
     places = []
     for row, texts in zip(rows, answers, strict=True):
-        key = (key_of(row["images"][0]), key_of(row["reference_image"]), tuple(row["facts"]))
+        key = key_of.of_row(row)
         group = groups.setdefault(key, _Group())
         prompt = next((index for index, one in enumerate(group.rows) if one["prompt"] == row["prompt"]), None)
         if prompt is None:

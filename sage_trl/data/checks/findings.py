@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,7 +46,8 @@ class Finding:
         return f"{place}: {field}{self.problem}{value}\n  remedy: {self.remedy}"
 
 
-def error(
+def _finding(
+    severity: Severity,
     kind: str,
     path: Path,
     problem: str,
@@ -55,22 +57,12 @@ def error(
     field: str | None = None,
     value: Any = None,
 ) -> Finding:
-    """A finding that makes the dataset unusable."""
-    return Finding(kind, "error", str(path), line, field, show(value), problem, remedy)
+    return Finding(kind, severity, str(path), line, field, show(value), problem, remedy)
 
 
-def warning(
-    kind: str,
-    path: Path,
-    problem: str,
-    remedy: str,
-    *,
-    line: int | None = None,
-    field: str | None = None,
-    value: Any = None,
-) -> Finding:
-    """A finding that may be meant."""
-    return Finding(kind, "warning", str(path), line, field, show(value), problem, remedy)
+# A finding that makes the dataset unusable, and one that may be meant.
+error = partial(_finding, "error")
+warning = partial(_finding, "warning")
 
 
 def from_exception(kind: str, fault: SageError, path: Path | str) -> Finding:

@@ -11,9 +11,8 @@ from pathlib import Path
 from sage_trl.data.faults import FaultList
 from sage_trl.data.images import open_image
 from sage_trl.data.sources.base import Part, SourceOptions
-from sage_trl.data.sources.division import connected_units, split_units
+from sage_trl.data.sources.division import connected_units, split_units, splits_of
 from sage_trl.data.sources.photos import Photo, inspect_photo
-from sage_trl.errors import DataError
 from sage_trl.records import Defect, Level, Question
 
 LEVEL_OF_PAIR_TYPE: dict[str, Level] = {
@@ -55,11 +54,7 @@ def asked_parts(
     defects = _check_images(groups, faults)
     faults.raise_all(root)
     placed = _with_splits(groups, options.split_shares or shares, options.seed)
-    splits = list(dict.fromkeys([*shares, *(str(group.split) for group in placed)]))
-    unknown = set(options.groups) - set(splits)
-    if unknown:
-        raise DataError(f"split {min(unknown)!r} is unknown\n  remedy: use some of {', '.join(splits)}")
-    for split in splits:
+    for split in splits_of(shares, placed, options.groups):
         own = [group for group in placed if group.split == split]
         most = options.groups.get(split)
         if most is not None and most < len(own):

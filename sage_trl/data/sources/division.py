@@ -6,11 +6,19 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from sage_trl.data.sources.photos import NORMAL, Photo
+from sage_trl.errors import DataError
 
 Item = TypeVar("Item", bound=Hashable)
+
+
+class Placed(Protocol):
+    """What has a split."""
+
+    @property
+    def split(self) -> str | None: ...
 
 
 def split_units(units: Mapping[Item, Counter[Hashable]], shares: Mapping[str, float], seed: int) -> dict[Item, str]:
@@ -42,6 +50,24 @@ def split_units(units: Mapping[Item, Counter[Hashable]], shares: Mapping[str, fl
         chosen[unit] = min(shares, key=lambda split: excess(split, count))
         given[chosen[unit]].update(count)
     return chosen
+
+
+def splits_of(shares: Iterable[str], placed: Iterable[Placed], capped: Iterable[str]) -> list[str]:
+    """The splits that there are, those with a share first.
+
+    Args:
+        shares: splits with a share.
+        placed: what is in a split.
+        capped: splits that the user names.
+
+    Raises:
+        DataError: the user names a split that is not there.
+    """
+    splits = list(dict.fromkeys([*shares, *(str(item.split) for item in placed)]))
+    unknown = set(capped) - set(splits)
+    if unknown:
+        raise DataError(f"split {min(unknown)!r} is unknown\n  remedy: use some of {', '.join(splits)}")
+    return splits
 
 
 def connected_units(groups: Iterable[Sequence[str]]) -> dict[str, str]:

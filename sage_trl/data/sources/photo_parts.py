@@ -13,9 +13,8 @@ from sage_trl.data.faults import FaultList
 from sage_trl.data.images import decode_image_bytes
 from sage_trl.data.pairing import Descriptor, Pairing, descriptor_of, pick_reference
 from sage_trl.data.sources.base import Part, SourceOptions, root_of
-from sage_trl.data.sources.division import assign_splits, set_references_aside
+from sage_trl.data.sources.division import assign_splits, set_references_aside, splits_of
 from sage_trl.data.sources.photos import NORMAL, Photo, Seen, check_inside, inspect_photo, label_clashes
-from sage_trl.errors import DataError
 
 SPLIT_SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
@@ -49,11 +48,7 @@ def photo_parts(
         placed = set_references_aside(placed, options.defective_share, options.seed)
     _check_pairing(placed, pairing, root, faults)
     faults.raise_all(root)
-    splits = list(dict.fromkeys([*shares, *(str(photo.split) for photo in placed)]))
-    unknown = set(options.groups) - set(splits)
-    if unknown:
-        raise DataError(f"split {min(unknown)!r} is unknown\n  remedy: use some of {', '.join(splits)}")
-    for split in splits:
+    for split in splits_of(shares, placed, options.groups):
         own = [photo for photo in placed if photo.split == split]
         yield from _parts_of_split(dataset, split, own, seen, pairing, options)
 
