@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from sage_trl.command_line import run_tool, seed_number
-from sage_trl.evaluation.predictions import CONTROLS, SETTINGS
+from sage_trl.evaluation.predictions import CONTROLS, SETTINGS, in_turns
+from sage_trl.records import Turns
 
 
 def main() -> int:
@@ -34,7 +36,7 @@ def main() -> int:
         EvaluationOptions(
             models=tuple(arguments.model),
             dataset=arguments.dataset,
-            settings=tuple(arguments.setting),
+            settings=tuple(in_turns(setting, turns) for turns in arguments.turns for setting in arguments.setting),
             output=arguments.output,
             splits=tuple(arguments.split),
             controls=tuple(arguments.control or [None]),
@@ -49,7 +51,7 @@ def main() -> int:
             quiet=arguments.quiet,
         )
     )
-    if not arguments.quiet:
+    if results and not arguments.quiet:
         print_table(results_table(results))
         if len(results) > 1:
             print_table(comparisons_table(read_json(arguments.output / COMPARISONS_FILE)))
@@ -59,10 +61,23 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", required=True, metavar="DIR", help="models; results carry their names")
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        required=True,
+        metavar="MODEL",
+        help="directory or hub id of a model of ours; hf:ID for any other (docs/models_under_test.md)",
+    )
     parser.add_argument("--dataset", type=Path, required=True, metavar="DIR", help="AD-PL directory")
     parser.add_argument(
         "--setting", nargs="+", choices=SETTINGS, required=True, help="one_shot shows the reference, zero_shot hides it"
+    )
+    parser.add_argument(
+        "--turns",
+        nargs="+",
+        choices=get_args(Turns),
+        default=["single"],
+        help="conversation: a group's earlier questions and the model's own replies come before; default: single",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="predictions.jsonl, metrics.json")
     parser.add_argument("--split", nargs="+", default=["test"], metavar="NAME", help="default: test")

@@ -17,6 +17,7 @@ from sage_trl.evaluation.harness import EvaluationRun, Measured, measure
 from sage_trl.evaluation.opening import ModelPlan, plan_models
 from sage_trl.evaluation.options import EvaluationOptions
 from sage_trl.evaluation.predictions import Control, Setting, results_key
+from sage_trl.evaluation.processes import Processes, launched_processes
 from sage_trl.evaluation.report import COMPARISONS_FILE, Results, merge_metrics
 from sage_trl.evaluation.similarity import open_sentence_encoder
 from sage_trl.judge.scorer import open_judge
@@ -30,23 +31,28 @@ def run_evaluation(options: EvaluationOptions) -> Results:
     With several models `comparisons.json` holds a paired test of each two of them.
 
     Returns:
-        The results of this run: model name (its directory's) -> `results_key` -> figures.
+        The results of this run: model name -> `results_key` -> figures; empty in all but the first of several processes.
 
     Raises:
         DataError: a model, the dataset, its facts or an earlier output cannot be used.
     """
+    with launched_processes() as processes:
+        return _run(options, processes)
+
+
+def _run(options: EvaluationOptions, processes: Processes) -> Results:
     encoder = None if options.sbert is None else open_sentence_encoder(options.sbert)
     plans = plan_models(options)
     refuse_other_dataset(options.output, options.dataset)
     directory = read_ad_pl(options.dataset)
     facts_file = options.facts or options.dataset / FACTS_FILE
     facts = read_facts(facts_file) if options.use_facts and any(plan.wants_facts for plan in plans) else None
-    if options.quiet:
+    if options.quiet or not processes.is_first:
         disable_progress_bar()  # of the weights being loaded
     results: Results = {}
     by_key: dict[str, dict[str, Measured]] = {}
     for plan in plans:
-        name, model = plan.name, plan.open()
+        name, model = plan.name, plan.open(processes.device)
         for control, setting in product(_controls_for(plan, options), options.settings):
             run = EvaluationRun(
                 directory=directory,
@@ -59,8 +65,11 @@ def run_evaluation(options: EvaluationOptions) -> Results:
                 batch_size=options.batch_size,
                 seed=options.seed,
                 quiet=options.quiet,
+                processes=processes,
             )
             by_split = measure(model, setting, options.splits, run)
+            if not processes.is_first:
+                continue
             named = {results_key(setting, split, control): measured for split, measured in by_split.items()}
             figures = {key: measured.metrics.as_json() for key, measured in named.items()}
             for key, measured in named.items():
@@ -68,7 +77,7 @@ def run_evaluation(options: EvaluationOptions) -> Results:
             note_evaluation(options.output, _record(options, plan, setting, None if run.facts is None else facts_file))
             merge_metrics(options.output, {name: figures})
             results.setdefault(name, {}).update(figures)
-    if len(options.models) > 1:
+    if len(options.models) > 1 and processes.is_first:
         write_json(options.output / COMPARISONS_FILE, _comparisons(by_key, options.seed))
     return results
 
