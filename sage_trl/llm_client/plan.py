@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sage_trl.llm_client.client import Kind
 from sage_trl.llm_client.cost import Prices
 from sage_trl.llm_client.ledger import Ledger, StoredAnswer
 from sage_trl.llm_client.replies import UnreadableError, read_reply
@@ -15,6 +16,12 @@ from sage_trl.llm_client.request import ChatRequest
 Parse = Callable[[str], Any]
 BYTES_PER_TOKEN = 4  # of English, for the expected cost; the worst case counts one
 EXPECTED_REPLY = 0.5  # of max_tokens
+OTHER_WAYS: Mapping[Kind, Callable[[ChatRequest], ChatRequest]] = {
+    Kind.NO_SCHEMA: ChatRequest.in_prompt_mode,
+    Kind.NO_MAX_TOKENS: ChatRequest.with_completion_limit,
+    Kind.NO_TEMPERATURE: ChatRequest.without_temperature,
+}
+"""How to ask a server that refused what it does not know; a request is asked each way once."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,18 @@ class Item:
     request: ChatRequest
     rows: list[int] = field(default_factory=list)
     unreadable: int = 0
+
+    def can_be_asked_otherwise(self, refusal: Kind) -> bool:
+        """Whether there is another way to ask what was refused."""
+        return refusal in OTHER_WAYS and OTHER_WAYS[refusal](self.request) != self.request
+
+    def ask_otherwise(self, refusals: Iterable[Kind], base_url: str) -> None:
+        """Do without what the server refused, of this item or of others."""
+        before = self.request
+        for refusal in refusals:
+            self.request = OTHER_WAYS[refusal](self.request)
+        if self.request != before:
+            self.key = self.request.key(base_url)
 
 
 @dataclass
