@@ -20,7 +20,7 @@ from sage_trl.evaluation.metrics import Metrics, compute_metrics
 from sage_trl.evaluation.predictions import Control, Prediction, PredictionLog, Setting, grade
 from sage_trl.evaluation.questions import EvaluationQuestion, build_questions, open_images
 from sage_trl.evaluation.similarity import Encoder, mean_similarity
-from sage_trl.judge.scorer import Judge
+from sage_trl.judge.criteria import CriterionScores, Judge
 from sage_trl.records import FactSet
 
 
@@ -70,11 +70,16 @@ class EvaluationRun:
 
 @dataclass(frozen=True)
 class Measured:
-    """The figures of one split with what they were computed from."""
+    """The figures of one split with what they were computed from.
+
+    `questions` and, if a judge ran, `scores` go with the predictions, one for each.
+    """
 
     metrics: Metrics
     predictions: Sequence[Prediction]
     groups: Mapping[str, AskedGroup]
+    questions: Sequence[EvaluationQuestion]
+    scores: Sequence[CriterionScores] | None = None
 
 
 def evaluate(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run: EvaluationRun) -> dict[str, Metrics]:
@@ -114,7 +119,9 @@ def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run:
             graded = [
                 _grade(model.name, condition, item, log[item.key].prediction, log[item.key].seconds) for item in asked
             ]
-            measured[split] = Measured(_metrics(asked, graded, run), graded, asked_groups(asked))
+            scores = _judge(asked, graded, run)
+            metrics = _metrics(asked, graded, scores, run)
+            measured[split] = Measured(metrics, graded, asked_groups(asked), asked, scores)
     return measured
 
 
@@ -160,14 +167,22 @@ def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: s
     )
 
 
-def _metrics(asked: Sequence[EvaluationQuestion], predictions: Sequence[Prediction], run: EvaluationRun) -> Metrics:
-    scores = None
-    if run.judge is not None:
-        judged = (
-            run.judge.score(item.inspection, item.question, prediction.prediction)
-            for item, prediction in zip(asked, predictions, strict=True)
-        )
-        scores = [(score.type, score.location, score.logic) for score in judged]
+def _judge(
+    asked: Sequence[EvaluationQuestion], predictions: Sequence[Prediction], run: EvaluationRun
+) -> list[CriterionScores] | None:
+    if run.judge is None:
+        return None
+    judge = run.judge
+    pairs = zip(asked, predictions, strict=True)
+    return [judge.score(item.inspection, item.question, prediction.prediction) for item, prediction in pairs]
+
+
+def _metrics(
+    asked: Sequence[EvaluationQuestion],
+    predictions: Sequence[Prediction],
+    scores: Sequence[CriterionScores] | None,
+    run: EvaluationRun,
+) -> Metrics:
     sbert = None
     if run.encoder is not None and asked:
         replies = [prediction.prediction for prediction in predictions]
