@@ -21,13 +21,14 @@ from sage_trl.evaluation.predictions import Control, Prediction, PredictionLog, 
 from sage_trl.evaluation.questions import EvaluationQuestion, build_questions, open_images
 from sage_trl.evaluation.similarity import Encoder, mean_similarity
 from sage_trl.judge.criteria import CriterionScores, Judge
-from sage_trl.records import FactSet
+from sage_trl.models.replies import Reply
+from sage_trl.records import FactSet, Inspection
 
 
 class ReplyGenerator(Protocol):
     """A model under test: rows with decoded images in, one reply per row out, in the same order."""
 
-    def __call__(self, rows: list[Row], /) -> list[str]: ...
+    def __call__(self, rows: list[Row], /) -> list[Reply]: ...
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,7 @@ def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run:
             condition = Condition(setting, split, run.control)
             _answer(model, condition, asked, run, log)
             # Graded anew: an earlier run may have known another verdict, or read the reply otherwise.
-            graded = [
-                _grade(model.name, condition, item, log[item.key].prediction, log[item.key].seconds) for item in asked
-            ]
+            graded = [_graded_anew(model.name, condition, item, log[item.key]) for item in asked]
             scores = _judge(asked, graded, run)
             metrics = _metrics(asked, graded, scores, run)
             measured[split] = Measured(metrics, graded, asked_groups(asked), asked, scores)
@@ -147,8 +146,12 @@ def _answer(
             progress.advance(task, len(batch))
 
 
-def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: str, seconds: float) -> Prediction:
-    predicted = parse_verdict(reply)
+def _graded_anew(model: str, condition: Condition, asked: EvaluationQuestion, known: Prediction) -> Prediction:
+    return _grade(model, condition, asked, Reply(known.prediction, known.yes_probability), known.seconds)
+
+
+def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: Reply, seconds: float) -> Prediction:
+    predicted = parse_verdict(reply.text)
     return Prediction(
         key=asked.key,
         model=model,
@@ -159,11 +162,12 @@ def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: s
         question_id=asked.question.id,
         level=asked.inspection.level,
         question=asked.question.question,
-        prediction=reply,
+        prediction=reply.text,
         predicted_verdict=predicted,
         verdict=asked.question.verdict,
         correct=grade(predicted, asked.question.verdict),
         seconds=seconds,
+        yes_probability=reply.yes_probability,
     )
 
 
@@ -191,14 +195,21 @@ def _metrics(
 
 
 def asked_groups(asked: Sequence[EvaluationQuestion]) -> dict[str, AskedGroup]:
-    """What was asked, by group; groups whose test image is the same file are of one physical unit."""
+    """What was asked, by group.
+
+    Groups are of one physical unit if their source says so; where it says nothing, if their test image is the same file.
+    """
     inspections = {item.inspection.id: item.inspection for item in asked}
     return {
         name: AskedGroup(
-            inspection.level, sum(q.verdict is not None for q in inspection.questions), inspection.test_image
+            inspection.level, sum(q.verdict is not None for q in inspection.questions), _unit_of(inspection)
         )
         for name, inspection in inspections.items()
     }
+
+
+def _unit_of(inspection: Inspection) -> str:
+    return inspection.test_image if inspection.unit is None else f"{inspection.dataset}/{inspection.unit}"
 
 
 def _batches(asked: Sequence[EvaluationQuestion], batch_size: int) -> Iterator[list[EvaluationQuestion]]:

@@ -10,6 +10,7 @@ import torch
 
 from sage_trl.models.encoding import encode_prompts
 from sage_trl.models.prompt import FactUse
+from sage_trl.models.replies import Reply
 from sage_trl.models.shared_prompts import SharedPrompts, generation_inputs, share_prompts
 
 
@@ -40,7 +41,7 @@ class ModelReplyGenerator:
         self._config = _greedy_config(model, max_new_tokens)
 
     @torch.inference_mode()
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[Reply]:
         """Reply to rows with decoded images; see `encode_prompts` for their fields."""
         shared = share_prompts(self._processor, rows, self._options)
         if shared is None:
@@ -55,7 +56,7 @@ class ModelReplyGenerator:
         prompt_length = inputs["input_ids"].shape[1]
         output = self._model.generate(**inputs, generation_config=self._config)
         replies = self._processor.tokenizer.batch_decode(output[:, prompt_length:], skip_special_tokens=True)
-        return [reply.strip() for reply in replies]
+        return [Reply(reply.strip()) for reply in replies]
 
     def _to_model(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         device, dtype = self._model.device, self._model.dtype
