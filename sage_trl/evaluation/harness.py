@@ -16,6 +16,7 @@ from sage_trl.data.dataset import AdPlDirectory
 from sage_trl.evaluation.answer_parsing import parse_verdict
 from sage_trl.evaluation.controls import Row
 from sage_trl.evaluation.counts import AskedGroup
+from sage_trl.evaluation.judgements import Judged
 from sage_trl.evaluation.metrics import Metrics, compute_metrics
 from sage_trl.evaluation.predictions import Control, Prediction, PredictionLog, Setting, grade
 from sage_trl.evaluation.questions import EvaluationQuestion, build_questions, open_images
@@ -76,11 +77,17 @@ class Measured:
     `questions` and, if a judge ran, `scores` go with the predictions, one for each.
     """
 
+    model: str
+    condition: Condition
     metrics: Metrics
     predictions: Sequence[Prediction]
     groups: Mapping[str, AskedGroup]
     questions: Sequence[EvaluationQuestion]
     scores: Sequence[CriterionScores] | None = None
+
+    def judged_by(self, judge: str) -> Judged:
+        """What names the scores of these replies."""
+        return Judged(self.model, self.condition.setting, self.condition.split, self.condition.control, judge)
 
 
 def evaluate(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run: EvaluationRun) -> dict[str, Metrics]:
@@ -120,7 +127,7 @@ def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run:
             graded = [_graded_anew(model.name, condition, item, log[item.key]) for item in asked]
             scores = _judge(asked, graded, run)
             metrics = _metrics(asked, graded, scores, run)
-            measured[split] = Measured(metrics, graded, asked_groups(asked), asked, scores)
+            measured[split] = Measured(model.name, condition, metrics, graded, asked_groups(asked), asked, scores)
     return measured
 
 

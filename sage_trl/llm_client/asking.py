@@ -66,10 +66,10 @@ def show_plan(plan: Plan, spent: int, prices: Prices, task: str, console: Consol
     """How much is to be asked, and what it may cost beside the `spent` nano-dollars of earlier runs."""
     console.print(
         f"to {task}: {len(plan.pending):,} ({plan.cached:,} cached, {len(plan.quarantined):,} in quarantine), about "
-        f"{plan.prompt_tokens:,} + {plan.reply_tokens:,} tokens",
+        f"{plan.estimate.prompt_tokens:,} + {plan.estimate.reply_tokens:,} tokens",
         soft_wrap=True,
     )
-    show_cost(plan.expected, plan.worst, spent, prices, console)
+    show_cost(plan.estimate.expected, plan.estimate.worst, spent, prices, console)
 
 
 def show_unanswered(result: RunResult, place: Callable[[int], str], console: Console) -> None:

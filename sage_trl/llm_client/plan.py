@@ -76,6 +76,27 @@ class Item:
             self.key = self.request.key(base_url)
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What requests are expected to take, and what they cost at most if each is asked once; money in nano-dollars."""
+
+    requests: int
+    prompt_tokens: int
+    reply_tokens: int
+    expected: int
+    worst: int
+
+
+def estimate(requests: Iterable[ChatRequest], prices: Prices, times: int = 1) -> Estimate:
+    """What asking each of `requests` so many times may take."""
+    sums = [0] * 5
+    for request in requests:
+        prompt, reply = expected_prompt_tokens(request), round(request.max_tokens * EXPECTED_REPLY)
+        one = (1, prompt, reply, prices.cost(prompt, reply), prices.worst_case(request))
+        sums = [total + times * value for total, value in zip(sums, one, strict=True)]
+    return Estimate(*sums)
+
+
 @dataclass
 class Plan:
     """What a run is going to do.
@@ -85,19 +106,14 @@ class Plan:
         pending: distinct requests that have to be asked.
         quarantined: row -> reason.
         cached: rows whose value was known.
-        prompt_tokens, reply_tokens: expected, of all pending requests.
-        expected: nano-dollars.
-        worst: nano-dollars, if each is asked once.
+        estimate: of all pending requests.
     """
 
     values: list[Any]
     pending: list[Item] = field(default_factory=list)
     quarantined: dict[int, str] = field(default_factory=dict)
     cached: int = 0
-    prompt_tokens: int = 0
-    reply_tokens: int = 0
-    expected: int = 0
-    worst: int = 0
+    estimate: Estimate = field(default_factory=lambda: Estimate(0, 0, 0, 0, 0))
 
 
 def make_plan(requests: Sequence[ChatRequest], parse: Parse, settings: RunSettings, ledger: Ledger) -> Plan:
@@ -111,8 +127,7 @@ def make_plan(requests: Sequence[ChatRequest], parse: Parse, settings: RunSettin
     with ledger.transaction():
         for item in items.values():
             lookup.place(item, plan)
-    for item in plan.pending:
-        _estimate(item.request, settings.prices, plan)
+    plan.estimate = estimate((item.request for item in plan.pending), settings.prices)
     return plan
 
 
@@ -131,14 +146,6 @@ def read_value(request: ChatRequest, body: str, parse: Parse) -> Any:
 def expected_prompt_tokens(request: ChatRequest) -> int:
     """A guess at the prompt's tokens, a quarter of their bound."""
     return request.prompt_token_bound() // BYTES_PER_TOKEN
-
-
-def _estimate(request: ChatRequest, prices: Prices, plan: Plan) -> None:
-    prompt, reply = expected_prompt_tokens(request), round(request.max_tokens * EXPECTED_REPLY)
-    plan.prompt_tokens += prompt
-    plan.reply_tokens += reply
-    plan.expected += prices.cost(prompt, reply)
-    plan.worst += prices.worst_case(request)
 
 
 class _Lookup:

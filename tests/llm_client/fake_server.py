@@ -92,9 +92,12 @@ class FakeServer:
         }
 
     def refusal(self, body: dict[str, Any]) -> dict[str, Any] | None:
-        """What a model that does not take some parameter says, for free."""
+        """What a model that does not take some parameter, or some word, says for free."""
         refused = next((name for name in self.options.refuses if name in body), None)
-        return refused and {"error": {"message": REFUSALS[refused], "param": refused}}
+        if refused:
+            return {"error": {"message": REFUSALS[refused], "param": refused}}
+        word = self.options.refuses_word
+        return {"error": {"message": "against our policy"}} if word and word in json.dumps(body["messages"]) else None
 
     def completion(self, body: dict[str, Any], fault: str | None) -> bytes:
         """Charge for a request and make its answer."""
@@ -250,6 +253,7 @@ async def main() -> None:
     parser.add_argument("--status", default="", help="STATUS:BODY, the answer to everything")
     parser.add_argument("--no-schema", action="store_true")
     parser.add_argument("--refuses", nargs="*", default=[], choices=REFUSALS, help="parameters that the model lacks")
+    parser.add_argument("--refuses-word", default="", help="requests with this in a message are refused")
     parser.add_argument("--raw-text", action="store_true", help="write letters beyond ASCII as they are, not escaped")
     parser.add_argument("--says", default="", help="added to every rationale")
     server = await asyncio.start_server(FakeServer(parser.parse_args()).serve, "127.0.0.1", 0, limit=1 << 24)
