@@ -137,7 +137,7 @@ def read_value(request: ChatRequest, body: str, parse: Parse) -> Any:
     Raises:
         UnreadableError: it is not what was asked for.
     """
-    value = parse(read_reply(body))
+    value = parse(read_reply(body, takes_any=request.takes_any_reply))
     if request.check is not None:
         request.check(value)
     return value

@@ -84,6 +84,8 @@ class ChatRequest:
         repeat: index of the repetition; equal requests with different indices are asked and paid separately.
         check: called with the value that was read; raises `UnreadableError` where it does not fit this very request.
             It is no part of the key, so it may look at nothing that the messages do not hold.
+        takes_any_reply: a reply that was cut at its limit, an empty one and a refusal are replies as they are, as of a
+            model under test; else they are unreadable. No part of the key.
         limit_name: what the model wants `max_tokens` to be called; with `max_completion_tokens` its hidden thoughts
             count too. No part of the key, for the limit is the same.
         sends_temperature: False for a model that takes none but its own. No part of the key, for it has no other.
@@ -98,6 +100,7 @@ class ChatRequest:
     sampling: Mapping[str, float | int | str] = field(default_factory=dict)
     repeat: int = 0
     check: Callable[[Any], None] | None = field(default=None, compare=False)
+    takes_any_reply: bool = False
     limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     sends_temperature: bool = True
 
