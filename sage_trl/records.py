@@ -55,6 +55,11 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _without_unknown(fields: dict[str, Any], *optional: str) -> dict[str, Any]:
+    """The fields to write: an optional one that is not known is left out."""
+    return {name: value for name, value in fields.items() if name not in optional or value is not None}
+
+
 class Defect(Record):
     """One defect of the test image.
 
@@ -68,8 +73,7 @@ class Defect(Record):
 
     @model_serializer(mode="wrap")
     def _leave_out_an_unknown_share(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = write(self)
-        return {name: value for name, value in fields.items() if name != "share" or value is not None}
+        return _without_unknown(write(self), "share")
 
     @model_validator(mode="after")
     def _box_has_an_area(self) -> Defect:
@@ -99,7 +103,11 @@ class Question(Record):
 
 
 class Inspection(Record):
-    """One group of AD-PL: the questions on one test/reference image pair (paper section 4)."""
+    """One group of AD-PL: the questions on one test/reference image pair (paper section 4).
+
+    `unit` is the physical object that the test image shows (a board, one part), where the source tells: groups of one
+    unit are not independent. Without it the field is not written, and each test image is a unit of its own.
+    """
 
     id: Text
     dataset: Text
@@ -110,6 +118,7 @@ class Inspection(Record):
     reference_image: Text | None
     defects: Annotated[tuple[Defect, ...], Field(strict=False)]
     questions: Annotated[tuple[Question, ...], Field(strict=False, min_length=1)]
+    unit: Text | None = None
 
     _test_path = field_validator("test_image")(check_relative_path)
 
@@ -126,6 +135,10 @@ class Inspection(Record):
         if repeated:
             raise ValueError(f"question id {repeated[0]!r} occurs twice; ids must be unique inside a group")
         return questions
+
+    @model_serializer(mode="wrap")
+    def _leave_out_an_unknown_unit(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_unknown(write(self), "unit")
 
 
 class FactSet(Record):

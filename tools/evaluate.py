@@ -1,20 +1,30 @@
-"""Measure models on a dataset: accuracy, Acc-G and the rule judge's scores, with and without the reference image.
+"""Measure models on a dataset: accuracy, Acc-G and a judge's scores, with and without the reference image.
 
     python tools/evaluate.py --model runs/sfe runs/edpo --dataset data/ad_pl --setting zero_shot one_shot \
         --output runs/evaluation --judge rule
 
-A run that was stopped goes on where it stopped when the same command is given again.
+A run that was stopped goes on where it stopped when the same command is given again. The key of `--judge openai` comes
+from OPENAI_API_KEY.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from sage_trl.command_line import run_tool, seed_number
+from sage_trl.errors import SageError
 from sage_trl.evaluation.predictions import CONTROLS, SETTINGS, in_turns
+from sage_trl.judge.arguments import CACHE_FILE, JUDGE_MODEL, add_judgement_options, judgement_options
+from sage_trl.llm_client.arguments import add_service_options, service_options
 from sage_trl.records import Turns
+
+if TYPE_CHECKING:
+    from sage_trl.llm_client.service import ServiceOptions
+
+INCOMPLETE = 3  # exit code
 
 
 def main() -> int:
@@ -44,6 +54,9 @@ def main() -> int:
             batch_size=arguments.batch_size,
             max_new_tokens=arguments.max_new_tokens,
             judge=arguments.judge,
+            judge_service=_judge_service(arguments),
+            judgements=judgement_options(arguments),
+            dry_run=arguments.dry_run,
             sbert=arguments.sbert,
             facts=arguments.facts,
             use_facts=not arguments.no_facts,
@@ -51,12 +64,24 @@ def main() -> int:
             quiet=arguments.quiet,
         )
     )
-    if results and not arguments.quiet:
+    if not results:
+        return 0
+    if not arguments.quiet:
         print_table(results_table(results))
         if len(results) > 1:
             print_table(comparisons_table(read_json(arguments.output / COMPARISONS_FILE)))
         print(arguments.output / METRICS_FILE)
-    return 0
+    lacking = any(figures["mle_unscored"] for by_setting in results.values() for figures in by_setting.values())
+    return INCOMPLETE if lacking else 0
+
+
+def _judge_service(arguments: argparse.Namespace) -> ServiceOptions | None:
+    if arguments.judge == "openai":
+        service = service_options(arguments, arguments.judge_model, arguments.dataset / CACHE_FILE)
+        return replace(service, batch=arguments.batch)
+    if arguments.dry_run:
+        raise SageError("--dry-run without --judge openai\n  remedy: leave it out: nothing else costs money")
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,7 +116,11 @@ def _parser() -> argparse.ArgumentParser:
         "--max-new-tokens", type=_positive_integer, default=48, metavar="N", help="per reply, default 48"
     )
     parser.add_argument("--facts", type=Path, metavar="FILE", help="facts.jsonl; default: the one in the dataset")
-    parser.add_argument("--judge", choices=["rule"], help="score the replies' type, place and logic (mle_rule)")
+    parser.add_argument(
+        "--judge",
+        choices=["rule", "openai"],
+        help="score the replies' type, place and logic, from ground truth (mle_rule) or by a language model (mle)",
+    )
     parser.add_argument(
         "--sbert", metavar="MODEL", help="similarity to the best answers by this sentence-transformers model"
     )
@@ -104,6 +133,10 @@ def _parser() -> argparse.ArgumentParser:
     inputs.add_argument(
         "--no-facts", action="store_true", help="hide the facts from models that were trained with them"
     )
+    add_judgement_options(parser, "judgements, with --judge openai")
+    parser.add_argument("--judge-model", default=JUDGE_MODEL, metavar="NAME", help=f"default {JUDGE_MODEL}")
+    parser.add_argument("--dry-run", action="store_true", help="show what judging would cost, and do nothing")
+    add_service_options(parser, "server, limits and money, with --judge openai", f"DATASET/{CACHE_FILE}")
     return parser
 
 

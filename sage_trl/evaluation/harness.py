@@ -14,6 +14,7 @@ from sage_trl.evaluation.batches import cut_batches, cut_turns
 from sage_trl.evaluation.controls import Row
 from sage_trl.evaluation.conversations import Conversations, as_asked
 from sage_trl.evaluation.counts import AskedGroup
+from sage_trl.evaluation.judgements import Judged
 from sage_trl.evaluation.metrics import Metrics, compute_metrics
 from sage_trl.evaluation.prediction_log import PredictionLog
 from sage_trl.evaluation.predictions import Control, Prediction, Setting, grade
@@ -21,14 +22,15 @@ from sage_trl.evaluation.processes import ALONE, Processes
 from sage_trl.evaluation.progress import progress_bar
 from sage_trl.evaluation.questions import EvaluationQuestion, build_questions, open_images
 from sage_trl.evaluation.similarity import Encoder, mean_similarity
-from sage_trl.judge.scorer import Judge
-from sage_trl.records import FactSet
+from sage_trl.judge.criteria import CriterionScores, Judge
+from sage_trl.models.replies import Reply
+from sage_trl.records import FactSet, Inspection
 
 
 class ReplyGenerator(Protocol):
     """A model under test: rows with decoded images in, one reply per row out, in the same order."""
 
-    def __call__(self, rows: list[Row], /) -> list[str]: ...
+    def __call__(self, rows: list[Row], /) -> list[Reply]: ...
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,22 @@ class EvaluationRun:
 
 @dataclass(frozen=True)
 class Measured:
-    """The figures of one split with what they were computed from."""
+    """The figures of one split with what they were computed from.
 
+    `questions` and, if a judge ran, `scores` go with the predictions, one for each.
+    """
+
+    model: str
+    condition: Condition
     metrics: Metrics
     predictions: Sequence[Prediction]
     groups: Mapping[str, AskedGroup]
+    questions: Sequence[EvaluationQuestion]
+    scores: Sequence[CriterionScores] | None = None
+
+    def judged_by(self, judge: str) -> Judged:
+        """What names the scores of these replies."""
+        return Judged(self.model, self.condition.setting, self.condition.split, self.condition.control, judge)
 
 
 def evaluate(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run: EvaluationRun) -> dict[str, Metrics]:
@@ -114,15 +127,14 @@ def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run:
         log.gather()
         if not run.processes.is_first:
             return {}
-        for split, asked in questions.items():
+        for split, built in questions.items():
             condition = Condition(setting, split, run.control)
-            known = [log[item.key] for item in as_asked(asked, setting, log)]
+            asked = as_asked(built, setting, log)
             # Graded anew: an earlier run may have known another verdict, or read the reply otherwise.
-            graded = [
-                _grade(model.name, condition, item, reply.prediction, reply.seconds)
-                for item, reply in zip(asked, known, strict=True)
-            ]
-            measured[split] = Measured(_metrics(asked, graded, run), graded, asked_groups(asked))
+            graded = [_graded_anew(model.name, condition, item, log[item.key]) for item in asked]
+            scores = _judge(asked, graded, run)
+            metrics = _metrics(asked, graded, scores, run)
+            measured[split] = Measured(model.name, condition, metrics, graded, asked_groups(asked), asked, scores)
     return measured
 
 
@@ -160,8 +172,12 @@ def _generate(model: ModelUnderTest, condition: Condition, items: Sequence[Evalu
     return [_grade(model.name, condition, item, reply, seconds) for item, reply in zip(items, replies, strict=True)]
 
 
-def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: str, seconds: float) -> Prediction:
-    predicted = parse_verdict(reply)
+def _graded_anew(model: str, condition: Condition, asked: EvaluationQuestion, known: Prediction) -> Prediction:
+    return _grade(model, condition, asked, Reply(known.prediction, known.yes_probability), known.seconds)
+
+
+def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: Reply, seconds: float) -> Prediction:
+    predicted = parse_verdict(reply.text)
     return Prediction(
         key=asked.key,
         model=model,
@@ -172,22 +188,31 @@ def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: s
         question_id=asked.question.id,
         level=asked.inspection.level,
         question=asked.question.question,
-        prediction=reply,
+        prediction=reply.text,
         predicted_verdict=predicted,
         verdict=asked.question.verdict,
         correct=grade(predicted, asked.question.verdict),
         seconds=seconds,
+        yes_probability=reply.yes_probability,
     )
 
 
-def _metrics(asked: Sequence[EvaluationQuestion], predictions: Sequence[Prediction], run: EvaluationRun) -> Metrics:
-    scores = None
-    if run.judge is not None:
-        judged = (
-            run.judge.score(item.inspection, item.question, prediction.prediction)
-            for item, prediction in zip(asked, predictions, strict=True)
-        )
-        scores = [(score.type, score.location, score.logic) for score in judged]
+def _judge(
+    asked: Sequence[EvaluationQuestion], predictions: Sequence[Prediction], run: EvaluationRun
+) -> list[CriterionScores] | None:
+    if run.judge is None:
+        return None
+    judge = run.judge
+    pairs = zip(asked, predictions, strict=True)
+    return [judge.score(item.inspection, item.question, prediction.prediction) for item, prediction in pairs]
+
+
+def _metrics(
+    asked: Sequence[EvaluationQuestion],
+    predictions: Sequence[Prediction],
+    scores: Sequence[CriterionScores] | None,
+    run: EvaluationRun,
+) -> Metrics:
     sbert = None
     if run.encoder is not None and asked:
         replies = [prediction.prediction for prediction in predictions]
@@ -196,11 +221,18 @@ def _metrics(asked: Sequence[EvaluationQuestion], predictions: Sequence[Predicti
 
 
 def asked_groups(asked: Sequence[EvaluationQuestion]) -> dict[str, AskedGroup]:
-    """What was asked, by group; groups whose test image is the same file are of one physical unit."""
+    """What was asked, by group.
+
+    Groups are of one physical unit if their source says so; where it says nothing, if their test image is the same file.
+    """
     inspections = {item.inspection.id: item.inspection for item in asked}
     return {
         name: AskedGroup(
-            inspection.level, sum(q.verdict is not None for q in inspection.questions), inspection.test_image
+            inspection.level, sum(q.verdict is not None for q in inspection.questions), _unit_of(inspection)
         )
         for name, inspection in inspections.items()
     }
+
+
+def _unit_of(inspection: Inspection) -> str:
+    return inspection.test_image if inspection.unit is None else f"{inspection.dataset}/{inspection.unit}"

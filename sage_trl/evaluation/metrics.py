@@ -33,6 +33,8 @@ class Metrics(Record):
     `group_sizes` and `acc_g_by_size` go by how many graded questions a group has ("5" in the paper). `missing` counts
     graded questions without a prediction: they enter no accuracy, but their group is `incomplete` and never right.
     `doubled` counts rows that repeat a question, which enter nothing.
+    `mle_rule` holds the scores of the rule judge, `mle` those of a language model. `mle_unscored` counts the replies
+    that it gave no score, such as those in quarantine: they enter no mean.
     `intervals` holds 95% bootstrap intervals [low, high] drawn over physical units, by name, those of a level as
     `accuracy_by_level/LEVEL`.
     """
@@ -57,6 +59,8 @@ class Metrics(Record):
     majority_accuracy: float | None
     sbert: float | None
     mle_rule: CriterionMeans | None
+    mle: CriterionMeans | None = None
+    mle_unscored: int = 0
     intervals: dict[str, tuple[float, float]]
 
     def as_json(self) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sage_trl.evaluation.predictions import Control, Setting
+from sage_trl.judge.model_judge import JudgementOptions
+from sage_trl.llm_client.service import ServiceOptions
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,8 @@ class EvaluationOptions:
 
     `models` are specifications, see `plan_models`. `controls` are run one after the other, None standing for the
     unchanged input. `use_facts=False` hides the facts from models that were trained with them, and goes with no other
-    control. `sbert` is a sentence-transformers model.
+    control. `sbert` is a sentence-transformers model. `judge` is `rule` or `openai`; the latter is asked at
+    `judge_service`, as `judgements` says.
     """
 
     models: tuple[str, ...]
@@ -27,6 +30,9 @@ class EvaluationOptions:
     batch_size: int = 64
     max_new_tokens: int = 48
     judge: str | None = None
+    judge_service: ServiceOptions | None = None
+    judgements: JudgementOptions = field(default_factory=JudgementOptions)
+    dry_run: bool = False
     sbert: str | None = None
     facts: Path | None = None
     use_facts: bool = True

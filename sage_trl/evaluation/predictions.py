@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from sage_trl.records import Level, Record, Text, Turns
+from sage_trl.records import Fraction, Level, Record, Text, Turns
 
 PREDICTIONS_FILE = "predictions.jsonl"
 
@@ -44,7 +44,8 @@ class Prediction(Record):
 
     `verdict` is the true answer, None for an open question, which is then not graded: `correct` is None.
     `predicted_verdict` is None if the reply holds no readable verdict, which is wrong wherever there is a true one.
-    `seconds` is the reply's share of its batch's generation time.
+    `seconds` is the reply's share of its batch's generation time. `yes_probability` is the chance that the model gave to
+    yes against no at the start of its answer, None where it cannot tell.
     """
 
     key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -61,6 +62,7 @@ class Prediction(Record):
     verdict: bool | None
     correct: bool | None
     seconds: Annotated[float, Field(ge=0.0)]
+    yes_probability: Fraction | None = None
 
     @model_validator(mode="after")
     def _grade_follows_from_the_verdicts(self) -> Prediction:

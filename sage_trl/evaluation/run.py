@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 from transformers.utils.logging import disable_progress_bar
 
-from sage_trl.data.dataset import read_ad_pl
+from sage_trl.data.dataset import AdPlDirectory, read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
 from sage_trl.evaluation.comparison import compare_models
+from sage_trl.evaluation.consent import agree_on_judge
 from sage_trl.evaluation.evaluation_record import EvaluationRecord, note_evaluation, refuse_other_dataset
 from sage_trl.evaluation.harness import EvaluationRun, Measured, measure
+from sage_trl.evaluation.judgements import judged_reply, merge_judgements
+from sage_trl.evaluation.metrics import mean_criteria
+from sage_trl.evaluation.model_judging import ReplyJudge
 from sage_trl.evaluation.opening import ModelPlan, plan_models
 from sage_trl.evaluation.options import EvaluationOptions
 from sage_trl.evaluation.predictions import Control, Setting, results_key
 from sage_trl.evaluation.processes import Processes, launched_processes
 from sage_trl.evaluation.report import COMPARISONS_FILE, Results, merge_metrics
 from sage_trl.evaluation.similarity import open_sentence_encoder
-from sage_trl.judge.scorer import open_judge
+from sage_trl.judge.rule import RuleJudge
 from sage_trl.storage import write_json
 
 
@@ -28,13 +32,16 @@ def run_evaluation(options: EvaluationOptions) -> Results:
     """Evaluate every model in every setting on every split.
 
     `metrics.json` is brought up to date after each setting, so a stopped run leaves what it has finished.
-    With several models `comparisons.json` holds a paired test of each two of them.
+    With several models `comparisons.json` holds a paired test of each two of them. A language model judges once all
+    replies are saved.
 
     Returns:
-        The results of this run: model name -> `results_key` -> figures; empty in all but the first of several processes.
+        The results of this run: model name -> `results_key` -> figures; nothing for a dry run, or in all but the first
+        of several processes.
 
     Raises:
         DataError: a model, the dataset, its facts or an earlier output cannot be used.
+        SageError: what ended the judging early, once everything received is saved.
     """
     with launched_processes() as processes:
         return _run(options, processes)
@@ -47,6 +54,9 @@ def _run(options: EvaluationOptions, processes: Processes) -> Results:
     directory = read_ad_pl(options.dataset)
     facts_file = options.facts or options.dataset / FACTS_FILE
     facts = read_facts(facts_file) if options.use_facts and any(plan.wants_facts for plan in plans) else None
+    judge = _agreed_judge(plans, directory, options) if processes.is_first else None
+    if options.dry_run:
+        return {}
     if options.quiet or not processes.is_first:
         disable_progress_bar()  # of the weights being loaded
     results: Results = {}
@@ -58,7 +68,7 @@ def _run(options: EvaluationOptions, processes: Processes) -> Results:
                 directory=directory,
                 output=options.output,
                 facts=facts if plan.wants_facts else None,
-                judge=None if options.judge is None else open_judge(options.judge),
+                judge=RuleJudge() if options.judge == "rule" else None,
                 encoder=encoder,
                 control=control,
                 limit=options.limit,
@@ -76,10 +86,58 @@ def _run(options: EvaluationOptions, processes: Processes) -> Results:
                 by_key.setdefault(key, {})[name] = measured
             note_evaluation(options.output, _record(options, plan, setting, None if run.facts is None else facts_file))
             merge_metrics(options.output, {name: figures})
+            _note_rule_scores(named.values(), options.output)
             results.setdefault(name, {}).update(figures)
     if len(options.models) > 1 and processes.is_first:
         write_json(options.output / COMPARISONS_FILE, _comparisons(by_key, options.seed))
+    if judge is not None:
+        _judge(judge, by_key, results, options.output)
     return results
+
+
+def _agreed_judge(
+    plans: Sequence[ModelPlan], directory: AdPlDirectory, options: EvaluationOptions
+) -> ReplyJudge | None:
+    """The language model that will judge, once the user has agreed to what it costs."""
+    if options.judge_service is None:
+        return None
+    judge = ReplyJudge(directory, options.judge_service, options.judgements)
+    times = sum(len(_controls_for(plan, options)) * len(options.settings) for plan in plans)
+    agree_on_judge(judge, options.judge_service, directory, options, times)
+    return judge
+
+
+def _note_rule_scores(measured: Iterable[Measured], output: Path) -> None:
+    judged = {}
+    for one in measured:
+        if one.scores is not None:
+            pairs = zip(one.predictions, one.scores, strict=True)
+            judged[one.judged_by(RuleJudge.name)] = [judged_reply(row, RuleJudge.name, scores) for row, scores in pairs]
+    if judged:
+        merge_judgements(output, judged)
+
+
+def _judge(judge: ReplyJudge, by_key: Mapping[str, Mapping[str, Measured]], results: Results, output: Path) -> None:
+    """Have all replies judged, and put the scores into `judgements.jsonl`, `metrics.json` and `results`.
+
+    Raises:
+        SageError: what ended the judging early; a mean over the replies that came first is not written.
+    """
+    measured = [(name, key, one) for key, by_model in by_key.items() for name, one in by_model.items()]
+    scored, stopped = judge.score([one for _, _, one in measured])
+    judged = {}
+    for (name, key, one), rows in zip(measured, scored, strict=True):
+        unscored = len(one.predictions) - len(rows)
+        if stopped is not None and unscored:
+            continue
+        means = mean_criteria([(row.type, row.location, row.logic) for row in rows]) if rows else None
+        metrics = one.metrics.model_copy(update={"mle": means, "mle_unscored": unscored})
+        results[name][key] = metrics.as_json()
+        judged[one.judged_by(judge.name)] = rows
+    merge_judgements(output, judged)
+    merge_metrics(output, results)
+    if stopped is not None:
+        raise stopped
 
 
 def _comparisons(by_key: Mapping[str, Mapping[str, Measured]], seed: int) -> list[dict[str, Any]]:

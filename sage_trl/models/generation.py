@@ -10,6 +10,7 @@ import torch
 
 from sage_trl.models.encoding import encode_prompts, without_placeholders
 from sage_trl.models.prompt import FactUse
+from sage_trl.models.replies import Reply
 from sage_trl.models.shared_prompts import SharedPrompts, generation_inputs, share_prompts
 
 
@@ -43,7 +44,7 @@ class ModelReplyGenerator:
         self._config = _greedy_config(model, max_new_tokens)
 
     @torch.inference_mode()
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[Reply]:
         """Reply to rows with decoded images; see `encode_prompts` for their fields."""
         shared = share_prompts(self._processor, rows, self._options) if self._share_prefixes else None
         if shared is None:
@@ -59,7 +60,7 @@ class ModelReplyGenerator:
         output = self._model.generate(**inputs, generation_config=self._config)
         replies = self._processor.tokenizer.batch_decode(output[:, prompt_length:], skip_special_tokens=True)
         # In a conversation a reply comes back as an earlier turn.
-        return [without_placeholders(self._processor, reply).strip() for reply in replies]
+        return [Reply(without_placeholders(self._processor, reply).strip()) for reply in replies]
 
     def _to_model(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         device, dtype = self._model.device, self._model.dtype

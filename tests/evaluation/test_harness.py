@@ -22,6 +22,7 @@ from sage_trl.evaluation.metrics import Metrics
 from sage_trl.evaluation.predictions import Setting
 from sage_trl.evaluation.processes import Processes
 from sage_trl.judge.scorer import CriterionScores
+from sage_trl.models.replies import Reply
 from sage_trl.records import Inspection, Question
 
 ONE_SHOT_QUESTIONS = 8
@@ -35,10 +36,10 @@ class Scripted:
         self.rows: list[dict[str, Any]] = []
         self.batch_sizes: list[int] = []
 
-    def __call__(self, rows: list[dict[str, Any]], /) -> list[str]:
+    def __call__(self, rows: list[dict[str, Any]], /) -> list[Reply]:
         self.rows += rows
         self.batch_sizes.append(len(rows))
-        return [self.reply(row) for row in rows]
+        return [Reply(self.reply(row)) for row in rows]
 
 
 class PlaceJudge:
@@ -112,7 +113,7 @@ def test_grades_and_predictions_file(ad_pl: Path, tmp_path: Path) -> None:
     written = lines(tmp_path)
     assert len(written) == ONE_SHOT_QUESTIONS
     names = "key model setting group_id question_id level question prediction predicted_verdict verdict correct seconds"
-    assert set(written[0]) == {*names.split(), "split", "control"}
+    assert set(written[0]) == {*names.split(), "split", "control", "yes_probability"}
     assert {line["predicted_verdict"] for line in written} == {True, None}
 
 
@@ -339,3 +340,27 @@ def test_what_killed_processes_left_is_taken_in(ad_pl: Path, tmp_path: Path) -> 
     assert generator.batch_sizes == [2, 2]
     assert len({line["key"] for line in lines(tmp_path)}) == len(lines(tmp_path)) == ONE_SHOT_QUESTIONS
     assert [path.name for path in output.iterdir()] == ["predictions.jsonl"]
+
+
+def test_groups_on_one_board_are_one_physical_unit(ad_pl: Path, tmp_path: Path) -> None:
+    directory = read_ad_pl(ad_pl)
+    boards = {"g0": "board1", "g1": "board1", "g2": "board2"}
+    shown = [row.model_copy(update={"unit": boards.get(row.id)}) for row in directory.inspections]
+    run = run_of(ad_pl, tmp_path, directory=replace(directory, inspections=tuple(shown)))
+
+    metrics = evaluate(model(Scripted()), "one_shot", ["test"], run)["test"]
+
+    # Two boards, and the test image of g3, of which nothing is known.
+    assert (metrics.groups, metrics.units) == (4, 3)
+
+
+def test_the_yes_probability_is_kept(ad_pl: Path, tmp_path: Path) -> None:
+    class Sure(Scripted):
+        def __call__(self, rows: list[dict[str, Any]], /) -> list[Reply]:
+            return [reply._replace(yes_probability=0.75) for reply in super().__call__(rows)]
+
+    for _ in range(2):
+        [measured] = measure(model(Sure()), "one_shot", ["test"], run_of(ad_pl, tmp_path)).values()
+
+        assert {row.yes_probability for row in measured.predictions} == {0.75}
+    assert {line["yes_probability"] for line in lines(tmp_path)} == {0.75}

@@ -35,6 +35,12 @@ FAULTS = (
     "score 4.5",
     "error object",
 )
+REFUSALS = {
+    "max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
+    "instead.",
+    "temperature": "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is "
+    "supported.",
+}
 NOT_CHARGED = ("429", "429 with Retry-After", "500")
 REASONS = {
     200: "OK",
@@ -85,6 +91,14 @@ class FakeServer:
             "batches": len(self.batches),
         }
 
+    def refusal(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        """What a model that does not take some parameter, or some word, says for free."""
+        refused = next((name for name in self.options.refuses if name in body), None)
+        if refused:
+            return {"error": {"message": REFUSALS[refused], "param": refused}}
+        word = self.options.refuses_word
+        return {"error": {"message": "against our policy"}} if word and word in json.dumps(body["messages"]) else None
+
     def completion(self, body: dict[str, Any], fault: str | None) -> bytes:
         """Charge for a request and make its answer."""
         digest = content_hash(body)
@@ -123,6 +137,9 @@ class FakeServer:
             return
         if self.options.no_schema and "response_format" in body:
             answer(writer, 400, b'{"error": {"message": "response_format is not supported"}}')
+            return
+        if refusal := self.refusal(body):
+            answer(writer, 400, json.dumps(refusal).encode())
             return
         fault = self.random.choice(FAULTS) if self.random.random() < self.options.faults else None
         if fault:
@@ -164,12 +181,13 @@ class FakeServer:
             asked = json.loads(line)
             self.received[content_hash(asked["body"])] += 1
             fault = self.random.choice(FAULTS[5:]) if self.random.random() < self.options.faults else None
-            content = self.completion(asked["body"], fault)
+            refusal = self.refusal(asked["body"])
+            content = json.dumps(refusal).encode() if refusal else self.completion(asked["body"], fault)
             try:
                 reply = json.loads(content)
             except ValueError:
                 reply = content.decode()
-            response = {"status_code": 200, "request_id": "r", "body": reply}
+            response = {"status_code": 400 if refusal else 200, "request_id": "r", "body": reply}
             output = {"id": "x", "custom_id": asked["custom_id"], "response": response, "error": None}
             lines.append(json.dumps(output, ensure_ascii=not self.options.raw_text))
         self.files[f"out-{number}"] = {"described": None, "content": "\n".join(lines).encode()}
@@ -234,6 +252,8 @@ async def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--status", default="", help="STATUS:BODY, the answer to everything")
     parser.add_argument("--no-schema", action="store_true")
+    parser.add_argument("--refuses", nargs="*", default=[], choices=REFUSALS, help="parameters that the model lacks")
+    parser.add_argument("--refuses-word", default="", help="requests with this in a message are refused")
     parser.add_argument("--raw-text", action="store_true", help="write letters beyond ASCII as they are, not escaped")
     parser.add_argument("--says", default="", help="added to every rationale")
     server = await asyncio.start_server(FakeServer(parser.parse_args()).serve, "127.0.0.1", 0, limit=1 << 24)
