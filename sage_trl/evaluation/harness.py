@@ -27,18 +27,23 @@ from sage_trl.records import FactSet, Inspection
 
 
 class ReplyGenerator(Protocol):
-    """A model under test: rows with decoded images in, one reply per row out, in the same order."""
+    """A model under test: rows in, one reply per row out, in the same order; None where a server gave none."""
 
-    def __call__(self, rows: list[Row], /) -> list[Reply]: ...
+    def __call__(self, rows: list[Row], /) -> Sequence[Reply | None]: ...
 
 
 @dataclass(frozen=True)
 class ModelUnderTest:
-    """A model with the name that results carry and what identifies its replies (weights, prompt, generation)."""
+    """A model with the name that results carry and what identifies its replies (weights, prompt, generation).
+
+    A generator that is `served` gets a whole split at once, with paths for images, and shows its progress itself; others
+    get batches with decoded images.
+    """
 
     name: str
     generator: ReplyGenerator
     identity: Mapping[str, Any]
+    served: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,10 +129,13 @@ def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run:
             condition = Condition(setting, split, run.control)
             _answer(model, condition, asked, run, log)
             # Graded anew: an earlier run may have known another verdict, or read the reply otherwise.
-            graded = [_graded_anew(model.name, condition, item, log[item.key]) for item in asked]
-            scores = _judge(asked, graded, run)
-            metrics = _metrics(asked, graded, scores, run)
-            measured[split] = Measured(model.name, condition, metrics, graded, asked_groups(asked), asked, scores)
+            answered = [item for item in asked if item.key in log]
+            graded = [_graded_anew(model.name, condition, item, log[item.key]) for item in answered]
+            scores = _judge(answered, graded, run)
+            groups = asked_groups(asked)
+            metrics = _metrics(answered, graded, scores, groups, run)
+            metrics = metrics.model_copy(update={"unanswered": len(asked) - len(answered)})
+            measured[split] = Measured(model.name, condition, metrics, graded, groups, answered, scores)
     return measured
 
 
@@ -140,16 +148,20 @@ def _answer(
 ) -> None:
     """Generate the replies that the log does not hold yet and add them to it, batch by batch."""
     # The batches are cut before the known ones are left out, so a resumed run forms the same batches as a whole one.
-    batches = [[item for item in batch if item.key not in log] for batch in _batches(asked, run.batch_size)]
+    batch_size = len(asked) if model.served else run.batch_size
+    batches = [[item for item in batch if item.key not in log] for batch in _batches(asked, batch_size)]
     label = " ".join(filter(None, [model.name, condition.setting, condition.split, condition.control]))
-    with _progress(run.quiet) as progress:
+    with _progress(run.quiet or model.served) as progress:
         task = progress.add_task(label, total=sum(map(len, batches)))
         for batch in filter(None, batches):
             start = time.perf_counter()
-            replies = model.generator(open_images([item.row for item in batch]))
+            rows = [item.row for item in batch]
+            replies = model.generator(rows if model.served else open_images(rows))
             seconds = (time.perf_counter() - start) / len(batch)
             graded = zip(batch, replies, strict=True)
-            log.add([_grade(model.name, condition, item, reply, seconds) for item, reply in graded])
+            log.add(
+                [_grade(model.name, condition, item, reply, seconds) for item, reply in graded if reply is not None]
+            )
             progress.advance(task, len(batch))
 
 
@@ -192,13 +204,14 @@ def _metrics(
     asked: Sequence[EvaluationQuestion],
     predictions: Sequence[Prediction],
     scores: Sequence[CriterionScores] | None,
+    groups: Mapping[str, AskedGroup],
     run: EvaluationRun,
 ) -> Metrics:
     sbert = None
     if run.encoder is not None and asked:
         replies = [prediction.prediction for prediction in predictions]
         sbert = mean_similarity(replies, [item.question.answers[0] for item in asked], run.encoder)
-    return compute_metrics(predictions, scores, run.seed, groups=asked_groups(asked), sbert=sbert)
+    return compute_metrics(predictions, scores, run.seed, groups=groups, sbert=sbert)
 
 
 def asked_groups(asked: Sequence[EvaluationQuestion]) -> dict[str, AskedGroup]:

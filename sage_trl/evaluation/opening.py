@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from sage_trl.errors import DataError
+from sage_trl.errors import DataError, SageError
 from sage_trl.evaluation.harness import ModelUnderTest
 from sage_trl.evaluation.inference_settings import InferenceSettings, read_inference_settings
 from sage_trl.evaluation.options import EvaluationOptions
+from sage_trl.evaluation.served_model import ServedModel
+from sage_trl.llm_client.arguments import SERVED
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.fingerprint import model_fingerprint
 from sage_trl.models.generation import ModelReplyGenerator
@@ -27,18 +29,22 @@ class ModelPlan:
         spec: what `--model` said.
         wants_facts: whether it answers with facts unless they are hidden from it.
         open: reads the weights.
+        served: the model behind a server, if it is one.
     """
 
     name: str
     spec: str
     wants_facts: bool
     open: Callable[[], ModelUnderTest]
+    served: ServedModel | None = None
 
 
 def plan_models(options: EvaluationOptions) -> list[ModelPlan]:
     """Find what each specification names; no weights are read.
 
-    A specification is the directory or hub id of a model that this toolkit can load.
+    A specification is the directory or hub id of a model that this toolkit can load, or
+
+    - `openai:NAME`: a model of that name behind an OpenAI-compatible server.
 
     Raises:
         DataError: no such model, or two of one name.
@@ -56,8 +62,19 @@ def plan_models(options: EvaluationOptions) -> list[ModelPlan]:
 
 
 def _plan(name: str, spec: str, options: EvaluationOptions) -> ModelPlan:
+    if spec.startswith(SERVED):
+        return _plan_served(name, spec, options)
     inference = read_inference_settings(spec)
     return ModelPlan(name, spec, inference.facts != "none", lambda: _open_ours(name, spec, inference, options))
+
+
+def _plan_served(name: str, spec: str, options: EvaluationOptions) -> ModelPlan:
+    if options.service is None:
+        raise SageError(f"--model {spec}: no server is named\n  remedy: give --base-url")
+    service = replace(options.service, model=spec.removeprefix(SERVED), yes=True)
+    served = ServedModel(service, options.max_new_tokens)
+    opened = ModelUnderTest(name, served, served.identity(), served=True)
+    return ModelPlan(name, spec, False, lambda: opened, served)
 
 
 def _name_of(model: str) -> str:
@@ -66,6 +83,8 @@ def _name_of(model: str) -> str:
     Raises:
         DataError: it is a path, and no directory.
     """
+    if model.startswith(SERVED):
+        return model.removeprefix(SERVED).rpartition("/")[2]
     if not Path(model).is_dir() and (Path(model).is_absolute() or Path(model).parent.is_dir()):
         raise DataError.at(model, None, "no such model directory", "check --model, or train the model first")
     return Path(model).resolve().name
