@@ -3,8 +3,8 @@
     python tools/evaluate.py --model runs/sfe runs/edpo --dataset data/ad_pl --setting zero_shot one_shot \
         --output runs/evaluation --judge rule
 
-A run that was stopped goes on where it stopped when the same command is given again. The key of `--judge openai` comes
-from OPENAI_API_KEY.
+A run that was stopped goes on where it stopped when the same command is given again. The key for `--judge openai` and
+`--model openai:NAME` comes from OPENAI_API_KEY.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sage_trl.command_line import run_tool, seed_number
 from sage_trl.errors import SageError
 from sage_trl.evaluation.predictions import CONTROLS, SETTINGS, in_turns
 from sage_trl.judge.arguments import CACHE_FILE, JUDGE_MODEL, add_judgement_options, judgement_options
-from sage_trl.llm_client.arguments import add_service_options, service_options
+from sage_trl.llm_client.arguments import SERVED, add_service_options, amount, service_options
 from sage_trl.records import Turns
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def main() -> int:
             batch_size=arguments.batch_size,
             max_new_tokens=arguments.max_new_tokens,
             judge=arguments.judge,
+            service=_service(arguments),
             judge_service=_judge_service(arguments),
             judgements=judgement_options(arguments),
             dry_run=arguments.dry_run,
@@ -71,17 +72,41 @@ def main() -> int:
         if len(results) > 1:
             print_table(comparisons_table(read_json(arguments.output / COMPARISONS_FILE)))
         print(arguments.output / METRICS_FILE)
-    lacking = any(figures["mle_unscored"] for by_setting in results.values() for figures in by_setting.values())
-    return INCOMPLETE if lacking else 0
+    figures = [figures for by_setting in results.values() for figures in by_setting.values()]
+    return INCOMPLETE if any(one["unanswered"] or one["mle_unscored"] for one in figures) else 0
+
+
+def _has_served(arguments: argparse.Namespace) -> bool:
+    return any(model.startswith(SERVED) for model in arguments.model)
+
+
+def _service(arguments: argparse.Namespace) -> ServiceOptions | None:
+    """Of models under test."""
+    if _has_served(arguments):
+        return service_options(arguments, "", arguments.dataset / CACHE_FILE)
+    if arguments.dry_run and arguments.judge != "openai":
+        raise SageError(
+            f"--dry-run without --judge openai or --model {SERVED}NAME\n"
+            "  remedy: leave it out: nothing else costs money"
+        )
+    return None
 
 
 def _judge_service(arguments: argparse.Namespace) -> ServiceOptions | None:
-    if arguments.judge == "openai":
-        service = service_options(arguments, arguments.judge_model, arguments.dataset / CACHE_FILE)
-        return replace(service, batch=arguments.batch)
-    if arguments.dry_run:
-        raise SageError("--dry-run without --judge openai\n  remedy: leave it out: nothing else costs money")
-    return None
+    """Of the judge; `--price-input` and `--price-output` are its own only if no model under test is served."""
+    if arguments.judge != "openai":
+        return None
+    service = service_options(arguments, arguments.judge_model, arguments.dataset / CACHE_FILE)
+    prices = (arguments.judge_price_input, arguments.judge_price_output)
+    if prices == (None, None) and not _has_served(arguments):
+        prices = (arguments.price_input, arguments.price_output)
+    return replace(
+        service,
+        base_url=arguments.judge_base_url or service.base_url,
+        price_input=prices[0],
+        price_output=prices[1],
+        batch=arguments.batch,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,7 +116,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="MODEL",
-        help="directory or hub id of a model of ours; hf:ID for any other (docs/models_under_test.md)",
+        help=f"directory or hub id of a model of ours; hf:ID for any other, {SERVED}NAME for one behind a server "
+        "(docs/models_under_test.md); results carry their names",
     )
     parser.add_argument("--dataset", type=Path, required=True, metavar="DIR", help="AD-PL directory")
     parser.add_argument(
@@ -134,9 +160,14 @@ def _parser() -> argparse.ArgumentParser:
         "--no-facts", action="store_true", help="hide the facts from models that were trained with them"
     )
     add_judgement_options(parser, "judgements, with --judge openai")
-    parser.add_argument("--judge-model", default=JUDGE_MODEL, metavar="NAME", help=f"default {JUDGE_MODEL}")
-    parser.add_argument("--dry-run", action="store_true", help="show what judging would cost, and do nothing")
-    add_service_options(parser, "server, limits and money, with --judge openai", f"DATASET/{CACHE_FILE}")
+    judge = parser.add_argument_group("judge, with --judge openai")
+    judge.add_argument("--judge-model", default=JUDGE_MODEL, metavar="NAME", help=f"default {JUDGE_MODEL}")
+    judge.add_argument("--judge-base-url", metavar="URL", help="default: --base-url")
+    judge.add_argument("--judge-price-input", type=amount, metavar="USD", help="default: --price-input, if no model")
+    judge.add_argument("--judge-price-output", type=amount, metavar="USD", help="under test is served")
+    title = f"server, limits and money, with --model {SERVED}NAME and --judge openai"
+    add_service_options(parser, title, f"DATASET/{CACHE_FILE}")
+    parser.add_argument("--dry-run", action="store_true", help="show what servers would cost, and do nothing")
     return parser
 
 

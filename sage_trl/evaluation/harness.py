@@ -28,18 +28,23 @@ from sage_trl.records import FactSet, Inspection
 
 
 class ReplyGenerator(Protocol):
-    """A model under test: rows with decoded images in, one reply per row out, in the same order."""
+    """A model under test: rows in, one reply per row out, in the same order; None where a server gave none."""
 
-    def __call__(self, rows: list[Row], /) -> list[Reply]: ...
+    def __call__(self, rows: list[Row], /) -> Sequence[Reply | None]: ...
 
 
 @dataclass(frozen=True)
 class ModelUnderTest:
-    """A model with the name that results carry and what identifies its replies (weights, prompt, generation)."""
+    """A model with the name that results carry and what identifies its replies (weights, prompt, generation).
+
+    A generator that is `served` gets a whole split at once, with paths for images, and shows its progress itself; others
+    get batches with decoded images.
+    """
 
     name: str
     generator: ReplyGenerator
     identity: Mapping[str, Any]
+    served: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,12 +134,15 @@ def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run:
             return {}
         for split, built in questions.items():
             condition = Condition(setting, split, run.control)
-            asked = as_asked(built, setting, log)
+            asked = as_asked(built, setting, lambda item: log.reply(item.key))
+            answered = [item for item in asked if item.key in log]
             # Graded anew: an earlier run may have known another verdict, or read the reply otherwise.
-            graded = [_graded_anew(model.name, condition, item, log[item.key]) for item in asked]
-            scores = _judge(asked, graded, run)
-            metrics = _metrics(asked, graded, scores, run)
-            measured[split] = Measured(model.name, condition, metrics, graded, asked_groups(asked), asked, scores)
+            graded = [_graded_anew(model.name, condition, item, log[item.key]) for item in answered]
+            scores = _judge(answered, graded, run)
+            groups = asked_groups(built)
+            metrics = _metrics(answered, graded, scores, groups, run)
+            metrics = metrics.model_copy(update={"unanswered": len(built) - len(answered)})
+            measured[split] = Measured(model.name, condition, metrics, graded, groups, answered, scores)
     return measured
 
 
@@ -150,26 +158,44 @@ def _answer(
     Where a kill left a turn incomplete it is generated whole, so that padding, and with it the replies' last digits,
     are those of a run that was not killed.
     """
-    batches = list(cut_batches(asked, condition.setting, run.batch_size))[run.processes.index :: run.processes.count]
     label = " ".join(filter(None, [model.name, condition.setting, condition.split, condition.control]))
-    with progress_bar(run.quiet or not run.processes.is_first) as progress:
+    with progress_bar(run.quiet or model.served or not run.processes.is_first) as progress:
+        batches = _batches(model, condition, asked, run)
         task = progress.add_task(label, total=sum(map(len, batches)))
         for batch in batches:
             conversations = Conversations(condition.setting)
-            for turn in cut_turns(batch, condition.setting, run.batch_size):
-                items = [conversations.before(item) for item in turn]
-                if any(item.key not in log for item in items):
-                    replied = _generate(model, condition, items)
+            for turn in cut_turns(batch, condition.setting, len(asked) if model.served else run.batch_size):
+                items = conversations.before(turn)
+                missing = [item for item in items if item.key not in log]
+                if missing:
+                    # A server's replies do not depend on what else is asked, and cost money.
+                    replied = _generate(model, condition, missing if model.served else items)
                     log.add([prediction for prediction in replied if prediction.key not in log])
-                conversations.add(items, log)
-                progress.advance(task, len(items))
+                for item in items:
+                    conversations.add(item, log.reply(item.key))
+                progress.advance(task, len(turn))
+
+
+def _batches(
+    model: ModelUnderTest, condition: Condition, asked: Sequence[EvaluationQuestion], run: EvaluationRun
+) -> list[list[EvaluationQuestion]]:
+    """This process's share: of a served model everything falls to the first one, which holds its cache."""
+    if model.served:
+        return [list(asked)] if run.processes.is_first else []
+    batches = list(cut_batches(asked, condition.setting, run.batch_size))
+    return batches[run.processes.index :: run.processes.count]
 
 
 def _generate(model: ModelUnderTest, condition: Condition, items: Sequence[EvaluationQuestion]) -> list[Prediction]:
     start = time.perf_counter()
-    replies = model.generator(open_images([item.row for item in items]))
+    rows = [item.row for item in items]
+    replies = model.generator(rows if model.served else open_images(rows))
     seconds = (time.perf_counter() - start) / len(items)
-    return [_grade(model.name, condition, item, reply, seconds) for item, reply in zip(items, replies, strict=True)]
+    return [
+        _grade(model.name, condition, item, reply, seconds)
+        for item, reply in zip(items, replies, strict=True)
+        if reply is not None
+    ]
 
 
 def _graded_anew(model: str, condition: Condition, asked: EvaluationQuestion, known: Prediction) -> Prediction:
@@ -211,13 +237,14 @@ def _metrics(
     asked: Sequence[EvaluationQuestion],
     predictions: Sequence[Prediction],
     scores: Sequence[CriterionScores] | None,
+    groups: Mapping[str, AskedGroup],
     run: EvaluationRun,
 ) -> Metrics:
     sbert = None
     if run.encoder is not None and asked:
         replies = [prediction.prediction for prediction in predictions]
         sbert = mean_similarity(replies, [item.question.answers[0] for item in asked], run.encoder)
-    return compute_metrics(predictions, scores, run.seed, groups=asked_groups(asked), sbert=sbert)
+    return compute_metrics(predictions, scores, run.seed, groups=groups, sbert=sbert)
 
 
 def asked_groups(asked: Sequence[EvaluationQuestion]) -> dict[str, AskedGroup]:

@@ -32,7 +32,8 @@ class Metrics(Record):
     reply that cannot be read as the wrong answer.
     `group_sizes` and `acc_g_by_size` go by how many graded questions a group has ("5" in the paper). `missing` counts
     graded questions without a prediction: they enter no accuracy, but their group is `incomplete` and never right.
-    `doubled` counts rows that repeat a question, which enter nothing.
+    `doubled` counts rows that repeat a question, which enter nothing. `unanswered` counts the questions, open ones
+    included, to which a server gave no reply: no reply is made up for them.
     `mle_rule` holds the scores of the rule judge, `mle` those of a language model. `mle_unscored` counts the replies
     that it gave no score, such as those in quarantine: they enter no mean.
     `intervals` holds 95% bootstrap intervals [low, high] drawn over physical units, by name, those of a level as
@@ -61,6 +62,7 @@ class Metrics(Record):
     mle_rule: CriterionMeans | None
     mle: CriterionMeans | None = None
     mle_unscored: int = 0
+    unanswered: int = 0
     intervals: dict[str, tuple[float, float]]
 
     def as_json(self) -> dict[str, Any]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sage_trl.errors import DataError
+from sage_trl.errors import DataError, SageError
 from sage_trl.evaluation.harness import ModelUnderTest
 from sage_trl.evaluation.inference_settings import InferenceSettings, read_inference_settings
 from sage_trl.evaluation.options import EvaluationOptions
+from sage_trl.evaluation.served_model import ServedModel
+from sage_trl.llm_client.arguments import SERVED
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.fingerprint import model_fingerprint
 from sage_trl.models.generation import ModelReplyGenerator
@@ -31,12 +33,14 @@ class ModelPlan:
         spec: what `--model` said.
         wants_facts: whether it answers with facts unless they are hidden from it.
         open: reads the weights; takes the device that the model shall run on.
+        served: the model behind a server, if it is one.
     """
 
     name: str
     spec: str
     wants_facts: bool
     open: Callable[[torch.device], ModelUnderTest]
+    served: ServedModel | None = None
 
 
 def plan_models(options: EvaluationOptions) -> list[ModelPlan]:
@@ -45,6 +49,7 @@ def plan_models(options: EvaluationOptions) -> list[ModelPlan]:
     A specification is the directory or hub id of a model that this toolkit can load, or
 
     - `hf:ID`: any image-text-to-text model of transformers, by directory or hub id, as it is.
+    - `openai:NAME`: a model of that name behind an OpenAI-compatible server.
 
     Raises:
         DataError: no such model, or two of one name.
@@ -62,6 +67,8 @@ def plan_models(options: EvaluationOptions) -> list[ModelPlan]:
 
 
 def _plan(name: str, spec: str, options: EvaluationOptions) -> ModelPlan:
+    if spec.startswith(SERVED):
+        return _plan_served(name, spec, options)
     if spec.startswith(PLAIN):
         return ModelPlan(name, spec, False, lambda device: _open_plain(name, _id_of(spec), options, device))
     inference = read_inference_settings(spec)
@@ -70,12 +77,23 @@ def _plan(name: str, spec: str, options: EvaluationOptions) -> ModelPlan:
     )
 
 
+def _plan_served(name: str, spec: str, options: EvaluationOptions) -> ModelPlan:
+    if options.service is None:
+        raise SageError(f"--model {spec}: no server is named\n  remedy: give --base-url")
+    service = replace(options.service, model=spec.removeprefix(SERVED), yes=True)
+    served = ServedModel(service, options.max_new_tokens)
+    opened = ModelUnderTest(name, served, served.identity(), served=True)
+    return ModelPlan(name, spec, False, lambda _device: opened, served)
+
+
 def _name_of(spec: str) -> str:
     """The last part of a directory's path or of a hub id.
 
     Raises:
         DataError: it is a path, and no directory.
     """
+    if spec.startswith(SERVED):
+        return spec.removeprefix(SERVED).rpartition("/")[2]
     path = Path(_id_of(spec))
     if not path.is_dir() and (path.is_absolute() or path.parent.is_dir()):
         raise DataError.at(spec, None, "no such model directory", "check --model, or train the model first")

@@ -16,7 +16,7 @@ class EvaluationOptions:
 
     `models` are specifications, see `plan_models`. `controls` are run one after the other, None standing for the
     unchanged input. `use_facts=False` hides the facts from models that were trained with them, and goes with no other
-    control. `sbert` is a sentence-transformers model. `judge` is `rule` or `openai`; the latter is asked at
+    control. `service` is the server of models `openai:NAME`. `sbert` is a sentence-transformers model. `judge` is `rule` or `openai`; the latter is asked at
     `judge_service`, as `judgements` says.
     """
 
@@ -29,6 +29,7 @@ class EvaluationOptions:
     limit: int | None = None
     batch_size: int = 64
     max_new_tokens: int = 48
+    service: ServiceOptions | None = None
     judge: str | None = None
     judge_service: ServiceOptions | None = None
     judgements: JudgementOptions = field(default_factory=JudgementOptions)

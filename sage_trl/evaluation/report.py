@@ -108,12 +108,18 @@ def figure_cells(metrics: Mapping[str, Any]) -> list[str]:
         percent(metrics["majority_accuracy"]),
         str(metrics["unreadable"]),
         "-" if scores is None else f"{scores['mean']:.2f}",
-        str(metrics["questions"]),
+        _answered(metrics),
         # Files written before these figures existed lack them.
         *(percent(metrics.get(name)) for name in ("balanced_accuracy", "f1")),
         "-" if metrics.get("sbert") is None else f"{metrics['sbert']:.3f}",
         _judged(metrics),
     ]
+
+
+def _answered(metrics: Mapping[str, Any]) -> str:
+    """How many questions were graded, and how many got no reply if some got none."""
+    unanswered = metrics.get("unanswered", 0)
+    return f"{metrics['questions']} ({unanswered} unanswered)" if unanswered else str(metrics["questions"])
 
 
 def _judged(metrics: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from transformers.utils.logging import disable_progress_bar
 from sage_trl.data.dataset import AdPlDirectory, read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
 from sage_trl.evaluation.comparison import compare_models
-from sage_trl.evaluation.consent import agree_on_judge
+from sage_trl.evaluation.consent import Charge, agree_on_cost
+from sage_trl.evaluation.conversations import as_asked
 from sage_trl.evaluation.evaluation_record import EvaluationRecord, note_evaluation, refuse_other_dataset
 from sage_trl.evaluation.harness import EvaluationRun, Measured, measure
 from sage_trl.evaluation.judgements import judged_reply, merge_judgements
@@ -22,6 +24,7 @@ from sage_trl.evaluation.opening import ModelPlan, plan_models
 from sage_trl.evaluation.options import EvaluationOptions
 from sage_trl.evaluation.predictions import Control, Setting, results_key
 from sage_trl.evaluation.processes import Processes, launched_processes
+from sage_trl.evaluation.questions import build_questions
 from sage_trl.evaluation.report import COMPARISONS_FILE, Results, merge_metrics
 from sage_trl.evaluation.similarity import open_sentence_encoder
 from sage_trl.judge.rule import RuleJudge
@@ -54,7 +57,9 @@ def _run(options: EvaluationOptions, processes: Processes) -> Results:
     directory = read_ad_pl(options.dataset)
     facts_file = options.facts or options.dataset / FACTS_FILE
     facts = read_facts(facts_file) if options.use_facts and any(plan.wants_facts for plan in plans) else None
-    judge = _agreed_judge(plans, directory, options) if processes.is_first else None
+    judge = _open_judge(directory, options)
+    if processes.is_first:
+        agree_on_cost(list(_charges(plans, judge, directory, options)), options.quiet)
     if options.dry_run:
         return {}
     if options.quiet or not processes.is_first:
@@ -90,21 +95,49 @@ def _run(options: EvaluationOptions, processes: Processes) -> Results:
             results.setdefault(name, {}).update(figures)
     if len(options.models) > 1 and processes.is_first:
         write_json(options.output / COMPARISONS_FILE, _comparisons(by_key, options.seed))
-    if judge is not None:
+    if judge is not None and processes.is_first:
         _judge(judge, by_key, results, options.output)
     return results
 
 
-def _agreed_judge(
-    plans: Sequence[ModelPlan], directory: AdPlDirectory, options: EvaluationOptions
-) -> ReplyJudge | None:
-    """The language model that will judge, once the user has agreed to what it costs."""
+def _open_judge(directory: AdPlDirectory, options: EvaluationOptions) -> ReplyJudge | None:
+    """The language model that will judge, if one will."""
     if options.judge_service is None:
         return None
-    judge = ReplyJudge(directory, options.judge_service, options.judgements)
-    times = sum(len(_controls_for(plan, options)) * len(options.settings) for plan in plans)
-    agree_on_judge(judge, options.judge_service, directory, options, times)
-    return judge
+    return ReplyJudge(directory, replace(options.judge_service, yes=True), options.judgements)
+
+
+def _charges(
+    plans: Sequence[ModelPlan], judge: ReplyJudge | None, directory: AdPlDirectory, options: EvaluationOptions
+) -> Iterator[Charge]:
+    """What the user has to agree to: replies of served models, and their judgement."""
+    for plan in plans:
+        if plan.served is not None and options.service is not None:
+            # At most: in a conversation each reply comes back as a part of the next prompt.
+            longest = "word" * options.max_new_tokens
+            rows = [
+                asked.row
+                for control, setting, split in product(_controls_for(plan, options), options.settings, options.splits)
+                for asked in as_asked(
+                    build_questions(
+                        directory,
+                        None,
+                        split=split,
+                        setting=setting,
+                        control=control,
+                        limit=options.limit,
+                        seed=options.seed,
+                        identity={},
+                    ),
+                    setting,
+                    lambda _asked: longest,
+                )
+            ]
+            yield Charge(f"ask {plan.name}", plan.served.estimate(rows), options.service)
+    if judge is not None and options.judge_service is not None:
+        inspections = [row for split in options.splits for row in directory.select(splits=[split])[: options.limit]]
+        times = sum(len(_controls_for(plan, options)) * len(options.settings) for plan in plans)
+        yield Charge("judge", judge.estimate(inspections, times), options.judge_service)
 
 
 def _note_rule_scores(measured: Iterable[Measured], output: Path) -> None:

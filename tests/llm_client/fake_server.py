@@ -66,6 +66,11 @@ def true_scores(digest: str) -> dict[str, int]:
     return {name: 1 + int(digest[i], 16) % 5 for i, name in enumerate(("type", "location", "logic"))}
 
 
+def says_yes(digest: str) -> bool:
+    """Whether this server, as a model under test, answers a question with yes."""
+    return int(digest[0], 16) % 2 == 1
+
+
 class FakeServer:
     """State of the server, and one method per path."""
 
@@ -117,6 +122,8 @@ class FakeServer:
         if schema.startswith(AUTHORED):
             reply = authored_reply(body, schema, fault, self.options.says)
             written = json.dumps(reply, ensure_ascii=not self.options.raw_text)
+        if self.options.inspects and body["messages"][0]["role"] == "user":
+            written = "Yes, a scratch." if says_yes(digest) else "No, nothing is wrong."
         text = "Sure! I would say 4, 4 and 5." if fault == "garbage" else written
         message = {"role": "assistant", "content": text, "refusal": None}
         choices = [{"index": 0, "finish_reason": "stop", "message": message}]
@@ -254,6 +261,7 @@ async def main() -> None:
     parser.add_argument("--no-schema", action="store_true")
     parser.add_argument("--refuses", nargs="*", default=[], choices=REFUSALS, help="parameters that the model lacks")
     parser.add_argument("--refuses-word", default="", help="requests with this in a message are refused")
+    parser.add_argument("--inspects", action="store_true", help="answer a chat without a system message yes or no")
     parser.add_argument("--raw-text", action="store_true", help="write letters beyond ASCII as they are, not escaped")
     parser.add_argument("--says", default="", help="added to every rationale")
     server = await asyncio.start_server(FakeServer(parser.parse_args()).serve, "127.0.0.1", 0, limit=1 << 24)
