@@ -17,7 +17,7 @@ from sage_trl.errors import DataError
 from sage_trl.evaluation.comparison import compare_models
 from sage_trl.evaluation.harness import EvaluationRun, Measured, ModelUnderTest, measure
 from sage_trl.evaluation.inference_settings import InferenceSettings, read_inference_settings
-from sage_trl.evaluation.predictions import Control, Setting, results_key
+from sage_trl.evaluation.predictions import MMAD_PROTOCOLS, Control, MmadProtocol, Setting, results_key
 from sage_trl.evaluation.report import COMPARISONS_FILE, Results, merge_metrics
 from sage_trl.evaluation.similarity import open_sentence_encoder
 from sage_trl.judge.scorer import open_judge
@@ -52,6 +52,7 @@ class EvaluationOptions:
     use_facts: bool = True
     seed: int = 0
     quiet: bool = False
+    mmad_protocols: tuple[MmadProtocol, ...] = MMAD_PROTOCOLS
 
 
 def run_evaluation(options: EvaluationOptions) -> Results:
@@ -90,6 +91,7 @@ def run_evaluation(options: EvaluationOptions) -> Results:
                 batch_size=options.batch_size,
                 seed=options.seed,
                 quiet=options.quiet,
+                mmad_protocols=options.mmad_protocols,
             )
             by_split = measure(model, setting, options.splits, run)
             named = {results_key(setting, split, control): measured for split, measured in by_split.items()}
