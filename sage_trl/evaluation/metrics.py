@@ -36,8 +36,8 @@ class Metrics(Record):
     `group_sizes` and `acc_g_by_size` go by how many graded questions a group has ("5" in the paper). `missing` counts
     graded questions without a prediction: they enter no accuracy, but their group is `incomplete` and never right.
     `doubled` counts rows that repeat a question, which enter nothing.
-    `intervals` holds 95% bootstrap intervals [low, high] drawn over physical units, by name, those of a level as
-    `accuracy_by_level/LEVEL`.
+    `intervals` holds 95% intervals [low, high] over physical units (see `bootstrap_intervals`), by name, those of a level
+    as `accuracy_by_level/LEVEL`.
     """
 
     accuracy: float | None

@@ -57,7 +57,8 @@ def test_corrected_figures_by_hand() -> None:
     assert found.accuracy_by_type == {DETECTION: pytest.approx((0.75 + 1) / 2), LOCALIZATION: 0.5, ANALYSIS: 0.5}
     assert found.average == pytest.approx((1.75 / 3 + 1) / 2)
     assert (found.questions, found.left_out) == (8, 0)
-    assert set(found.intervals) == {DETECTION, LOCALIZATION, ANALYSIS, "average"}
+    # All of Object Analysis is on one of the four images, which is too few to say how images vary.
+    assert set(found.intervals) == {DETECTION, LOCALIZATION, "average"}
 
 
 def test_original_figures_by_hand() -> None:
