@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, get_args
 
 from sage_trl.command_line import run_tool, seed_number
 from sage_trl.errors import SageError
-from sage_trl.evaluation.predictions import CONTROLS, SETTINGS, in_turns
+from sage_trl.evaluation.predictions import CONTROLS, MMAD_PROTOCOLS, SETTINGS, in_turns
 from sage_trl.judge.arguments import CACHE_FILE, JUDGE_MODEL, add_judgement_options, judgement_options
 from sage_trl.llm_client.arguments import SERVED, add_service_options, amount, service_options
 from sage_trl.records import Turns
@@ -36,6 +36,7 @@ def main() -> int:
         COMPARISONS_FILE,
         METRICS_FILE,
         comparisons_table,
+        mmad_table,
         print_table,
         results_table,
     )
@@ -63,12 +64,16 @@ def main() -> int:
             use_facts=not arguments.no_facts,
             seed=arguments.seed,
             quiet=arguments.quiet,
+            mmad_protocols=tuple(arguments.mmad_protocol),
         )
     )
     if not results:
         return 0
     if not arguments.quiet:
         print_table(results_table(results))
+        mmad = mmad_table(results)
+        if mmad is not None:
+            print_table(mmad)
         if len(results) > 1:
             print_table(comparisons_table(read_json(arguments.output / COMPARISONS_FILE)))
         print(arguments.output / METRICS_FILE)
@@ -149,6 +154,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--sbert", metavar="MODEL", help="similarity to the best answers by this sentence-transformers model"
+    )
+    parser.add_argument(
+        "--mmad-protocol",
+        nargs="+",
+        choices=MMAD_PROTOCOLS,
+        default=MMAD_PROTOCOLS,
+        help="how questions of MMAD are counted: without, or with, the faults of its published script; default: both",
     )
     parser.add_argument(
         "--seed", type=seed_number, default=0, help="of the shuffling controls and the intervals, default 0"

@@ -11,20 +11,22 @@ from typing import Any, Protocol
 from sage_trl.data.dataset import AdPlDirectory
 from sage_trl.evaluation.answer_parsing import parse_verdict
 from sage_trl.evaluation.batches import cut_batches, cut_turns
+from sage_trl.evaluation.choice_parsing import parse_choice
 from sage_trl.evaluation.controls import Row
 from sage_trl.evaluation.conversations import Conversations, as_asked
-from sage_trl.evaluation.counts import AskedGroup
+from sage_trl.evaluation.counts import AskedGroup, unit_of
 from sage_trl.evaluation.judgements import Judged
 from sage_trl.evaluation.metrics import Metrics, compute_metrics
+from sage_trl.evaluation.mmad import mmad_answers, mmad_figures
 from sage_trl.evaluation.prediction_log import PredictionLog
-from sage_trl.evaluation.predictions import Control, Prediction, Setting, grade
+from sage_trl.evaluation.predictions import MMAD_PROTOCOLS, Control, MmadProtocol, Prediction, Setting, grade
 from sage_trl.evaluation.processes import ALONE, Processes
 from sage_trl.evaluation.progress import progress_bar
 from sage_trl.evaluation.questions import EvaluationQuestion, build_questions, open_images
 from sage_trl.evaluation.similarity import Encoder, mean_similarity
 from sage_trl.judge.criteria import CriterionScores, Judge
 from sage_trl.models.replies import Reply
-from sage_trl.records import FactSet, Inspection
+from sage_trl.records import FactSet, Question
 
 
 class ReplyGenerator(Protocol):
@@ -61,7 +63,8 @@ class EvaluationRun:
     """What is the same for all models of one evaluation.
 
     `facts` is None for a model that takes none. `limit` counts groups per split. `seed` is that of the shuffling
-    controls and of the bootstrap. `encoder` measures SBERT similarity to the best answers.
+    controls and of the bootstrap. `encoder` measures SBERT similarity to the best answers. `mmad_protocols` are those by
+    which questions of MMAD are counted.
     """
 
     directory: AdPlDirectory
@@ -75,6 +78,7 @@ class EvaluationRun:
     seed: int = 0
     quiet: bool = False
     processes: Processes = ALONE
+    mmad_protocols: tuple[MmadProtocol, ...] = MMAD_PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -203,7 +207,9 @@ def _graded_anew(model: str, condition: Condition, asked: EvaluationQuestion, kn
 
 
 def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: Reply, seconds: float) -> Prediction:
-    predicted = parse_verdict(reply.text)
+    question = asked.question
+    verdict, choice = _read(reply.text, question)
+    predicted = verdict if question.choice is None else choice
     return Prediction(
         key=asked.key,
         model=model,
@@ -211,16 +217,28 @@ def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: R
         split=condition.split,
         control=condition.control,
         group_id=asked.inspection.id,
-        question_id=asked.question.id,
+        question_id=question.id,
         level=asked.inspection.level,
-        question=asked.question.question,
+        question=question.question,
         prediction=reply.text,
-        predicted_verdict=predicted,
-        verdict=asked.question.verdict,
-        correct=grade(predicted, asked.question.verdict),
+        predicted_verdict=verdict,
+        verdict=question.verdict,
+        correct=grade(predicted, question.verdict if question.choice is None else question.choice),
         seconds=seconds,
         yes_probability=reply.yes_probability,
+        predicted_choice=choice,
+        choice=question.choice,
     )
+
+
+def _read(reply: str, question: Question) -> tuple[bool | None, str | None]:
+    """Verdict and choice of a reply; where the options are yes and no, the verdict is that of the option chosen."""
+    if question.options is None:
+        return parse_verdict(reply), None
+    choice = parse_choice(reply, question.options)
+    if choice is None or question.verdict is None:
+        return None, choice
+    return parse_verdict(question.options[choice]), choice
 
 
 def _judge(
@@ -244,22 +262,20 @@ def _metrics(
     if run.encoder is not None and asked:
         replies = [prediction.prediction for prediction in predictions]
         sbert = mean_similarity(replies, [item.question.answers[0] for item in asked], run.encoder)
-    return compute_metrics(predictions, scores, run.seed, groups=groups, sbert=sbert)
+    answers = mmad_answers(
+        (item.inspection, item.question, prediction.prediction)
+        for item, prediction in zip(asked, predictions, strict=True)
+    )
+    mmad = {protocol: mmad_figures(answers, protocol, run.seed) for protocol in run.mmad_protocols} if answers else None
+    return compute_metrics(predictions, scores, run.seed, groups=groups, sbert=sbert, mmad=mmad)
 
 
 def asked_groups(asked: Sequence[EvaluationQuestion]) -> dict[str, AskedGroup]:
-    """What was asked, by group.
-
-    Groups are of one physical unit if their source says so; where it says nothing, if their test image is the same file.
-    """
+    """What was asked, by group."""
     inspections = {item.inspection.id: item.inspection for item in asked}
     return {
         name: AskedGroup(
-            inspection.level, sum(q.verdict is not None for q in inspection.questions), _unit_of(inspection)
+            inspection.level, sum(question.is_graded for question in inspection.questions), unit_of(inspection)
         )
         for name, inspection in inspections.items()
     }
-
-
-def _unit_of(inspection: Inspection) -> str:
-    return inspection.test_image if inspection.unit is None else f"{inspection.dataset}/{inspection.unit}"

@@ -81,6 +81,7 @@ def _run(options: EvaluationOptions, processes: Processes) -> Results:
                 seed=options.seed,
                 quiet=options.quiet,
                 processes=processes,
+                mmad_protocols=options.mmad_protocols,
             )
             by_split = measure(model, setting, options.splits, run)
             if not processes.is_first:

@@ -12,6 +12,7 @@ from sage_trl.models.encoding import encode_prompts, without_placeholders
 from sage_trl.models.prompt import FactUse
 from sage_trl.models.replies import Reply
 from sage_trl.models.shared_prompts import SharedPrompts, generation_inputs, share_prompts
+from sage_trl.models.yes_probability import YesProbability, find_yes_no_tokens
 
 
 class ModelReplyGenerator:
@@ -42,6 +43,7 @@ class ModelReplyGenerator:
         self._options: dict[str, Any] = {"facts": facts, "reference_in_prompt": reference_in_prompt}
         self._share_prefixes = share_prefixes
         self._config = _greedy_config(model, max_new_tokens)
+        self._yes_no = find_yes_no_tokens(processor.tokenizer)
 
     @torch.inference_mode()
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[Reply]:
@@ -57,10 +59,16 @@ class ModelReplyGenerator:
                 self._model, SharedPrompts(prefixes=self._to_model(shared.prefixes), **on_device)
             )
         prompt_length = inputs["input_ids"].shape[1]
-        output = self._model.generate(**inputs, generation_config=self._config)
+        chances = None if self._yes_no is None else YesProbability(self._yes_no)
+        output = self._model.generate(
+            **inputs, generation_config=self._config, logits_processor=None if chances is None else [chances]
+        )
         replies = self._processor.tokenizer.batch_decode(output[:, prompt_length:], skip_special_tokens=True)
-        # In a conversation a reply comes back as an earlier turn.
-        return [Reply(without_placeholders(self._processor, reply).strip()) for reply in replies]
+        return [
+            # In a conversation a reply comes back as an earlier turn.
+            Reply(without_placeholders(self._processor, reply).strip(), chance)
+            for reply, chance in zip(replies, chances.of_rows if chances else [None] * len(replies), strict=True)
+        ]
 
     def _to_model(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         device, dtype = self._model.device, self._model.dtype
