@@ -45,6 +45,7 @@ def main() -> int:
             facts=arguments.facts,
             use_facts=not arguments.no_facts,
             seed=arguments.seed,
+            evidence=arguments.evidence,
             quiet=arguments.quiet,
         )
     )
@@ -78,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--judge", choices=["rule"], help="score the replies' type, place and logic (mle_rule)")
     parser.add_argument(
         "--sbert", metavar="MODEL", help="similarity to the best answers by this sentence-transformers model"
+    )
+    parser.add_argument(
+        "--evidence",
+        action="store_true",
+        help="evidence.jsonl: the patches that facts are compared with, and their attention",
     )
     parser.add_argument(
         "--seed", type=seed_number, default=0, help="of the shuffling controls and the intervals, default 0"

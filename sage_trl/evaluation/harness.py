@@ -16,6 +16,7 @@ from sage_trl.data.dataset import AdPlDirectory
 from sage_trl.evaluation.answer_parsing import parse_verdict
 from sage_trl.evaluation.controls import Row
 from sage_trl.evaluation.counts import AskedGroup
+from sage_trl.evaluation.evidence import EvidenceFinder, record_evidence
 from sage_trl.evaluation.metrics import Metrics, compute_metrics
 from sage_trl.evaluation.predictions import Control, Prediction, PredictionLog, Setting, grade
 from sage_trl.evaluation.questions import EvaluationQuestion, build_questions, open_images
@@ -32,11 +33,15 @@ class ReplyGenerator(Protocol):
 
 @dataclass(frozen=True)
 class ModelUnderTest:
-    """A model with the name that results carry and what identifies its replies (weights, prompt, generation)."""
+    """A model with the name that results carry and what identifies its replies (weights, prompt, generation).
+
+    `evidence`, if given, finds what the model looked at, for `evidence.jsonl`.
+    """
 
     name: str
     generator: ReplyGenerator
     identity: Mapping[str, Any]
+    evidence: EvidenceFinder | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,8 @@ def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run:
         for split, asked in questions.items():
             condition = Condition(setting, split, run.control)
             _answer(model, condition, asked, run, log)
+            if model.evidence is not None:
+                _record_evidence(model.name, model.evidence, condition, asked, run)
             # Graded anew: an earlier run may have known another verdict, or read the reply otherwise.
             graded = [
                 _grade(model.name, condition, item, log[item.key].prediction, log[item.key].seconds) for item in asked
@@ -128,7 +135,7 @@ def _answer(
     """Generate the replies that the log does not hold yet and add them to it, batch by batch."""
     # The batches are cut before the known ones are left out, so a resumed run forms the same batches as a whole one.
     batches = [[item for item in batch if item.key not in log] for batch in _batches(asked, run.batch_size)]
-    label = " ".join(filter(None, [model.name, condition.setting, condition.split, condition.control]))
+    label = _label(model.name, condition)
     with _progress(run.quiet) as progress:
         task = progress.add_task(label, total=sum(map(len, batches)))
         for batch in filter(None, batches):
@@ -138,6 +145,24 @@ def _answer(
             graded = zip(batch, replies, strict=True)
             log.add([_grade(model.name, condition, item, reply, seconds) for item, reply in graded])
             progress.advance(task, len(batch))
+
+
+def _record_evidence(
+    model: str, find: EvidenceFinder, condition: Condition, asked: Sequence[EvaluationQuestion], run: EvaluationRun
+) -> None:
+    with _progress(run.quiet) as progress:
+        task = progress.add_task(f"{_label(model, condition)} evidence", total=None)
+        record_evidence(
+            find,
+            asked,
+            {"model": model, **vars(condition)},
+            run.output,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+
+
+def _label(model: str, condition: Condition) -> str:
+    return " ".join(filter(None, [model, condition.setting, condition.split, condition.control]))
 
 
 def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: str, seconds: float) -> Prediction:

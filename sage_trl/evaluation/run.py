@@ -15,6 +15,7 @@ from sage_trl.data.dataset import read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
 from sage_trl.errors import DataError
 from sage_trl.evaluation.comparison import compare_models
+from sage_trl.evaluation.evidence import EvidenceFinder
 from sage_trl.evaluation.harness import EvaluationRun, Measured, ModelUnderTest, measure
 from sage_trl.evaluation.inference_settings import InferenceSettings, read_inference_settings
 from sage_trl.evaluation.predictions import Control, Setting, results_key
@@ -35,6 +36,7 @@ class EvaluationOptions:
 
     `controls` are run one after the other, None standing for the unchanged input. `use_facts=False` hides the facts
     from models that were trained with them, and goes with no other control. `sbert` is a sentence-transformers model.
+    `evidence` writes what the models that fuse facts look at.
     """
 
     models: tuple[str, ...]
@@ -51,6 +53,7 @@ class EvaluationOptions:
     facts: Path | None = None
     use_facts: bool = True
     seed: int = 0
+    evidence: bool = False
     quiet: bool = False
 
 
@@ -68,6 +71,8 @@ def run_evaluation(options: EvaluationOptions) -> Results:
     """
     encoder = None if options.sbert is None else open_sentence_encoder(options.sbert)
     settings = {model: read_inference_settings(model) for model in _by_name(options.models).values()}
+    if options.evidence and all(_fact_use(setting, options) != "fusion" for setting in settings.values()):
+        raise DataError("--evidence: no model fuses facts\n  remedy: leave it out, or evaluate a model of recipes/sfe.yaml")
     directory = read_ad_pl(options.dataset)
     wants_facts = options.use_facts and any(setting.facts != "none" for setting in settings.values())
     facts = read_facts(options.facts or options.dataset / FACTS_FILE) if wants_facts else None
@@ -172,4 +177,7 @@ def _load(name: str, path: str, inference: InferenceSettings, options: Evaluatio
             "reference_in_prompt": inference.reference_in_prompt,
             "sentences": [FACT_SENTENCE, HARD_FACTS_SENTENCE, REFERENCE_SENTENCE, TEST_SENTENCE],
         },
+        evidence=EvidenceFinder(model, processor, inference.reference_in_prompt)
+        if options.evidence and fact_use == "fusion"
+        else None,
     )
