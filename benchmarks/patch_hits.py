@@ -2,7 +2,7 @@
 
 Over the defective pairs of a split: the share of the selected patches that touch a box of a defect, the same for the
 most distinct patch alone, the share of pairs where at least one does, and what patches drawn at random from the same
-images would get. 95% intervals are bootstraps over pairs.
+images would get. 95% intervals are bootstraps over pairs. Below, the share of each selected patch by its rank.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +34,7 @@ def touches(box: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def count_hits(selected: list[bool], everywhere: list[bool]) -> list[float]:
-    """What one pair has, and what as many patches drawn at random would have, in the order of `COLUMNS`.
+    """What one pair has, what as many patches drawn at random would have, in the order of `COLUMNS`, and each patch.
 
     Args:
         selected: whether each selected patch touches a defect, the most distinct first.
@@ -44,11 +43,11 @@ def count_hits(selected: list[bool], everywhere: list[bool]) -> list[float]:
     share = sum(everywhere) / len(everywhere)
     missing = len(everywhere) - sum(everywhere)
     no_hit = math.comb(missing, len(selected)) / math.comb(len(everywhere), len(selected))
-    return [sum(selected) / len(selected), selected[0], any(selected), share, share, 1 - no_hit]
+    return [sum(selected) / len(selected), selected[0], any(selected), share, share, 1 - no_hit, *selected]
 
 
 def measure(find: EvidenceFinder, dataset: Path, split: str) -> Array:
-    """`[pairs, 6]`, a row of `count_hits` for each defective pair with a reference."""
+    """`[pairs, 6 + K]`, a row of `count_hits` for each defective pair with a reference."""
     directory = read_ad_pl(dataset)
     asked = build_questions(
         directory, read_facts(dataset / FACTS_FILE), split=split, setting="one_shot", identity={"model": "any"}
@@ -78,15 +77,16 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, required=True, metavar="DIR", help="AD-PL directory with facts")
     parser.add_argument("--split", default="test", metavar="NAME")
     arguments = parser.parse_args()
-    torch.manual_seed(0)
-    table = Table("", *COLUMNS)
+    table, console = Table("", *COLUMNS), Console()
     for name in arguments.model:
         settings = read_inference_settings(name)
         find = EvidenceFinder(*load_pretrained(name), settings.reference_in_prompt)
         hits = measure(find, arguments.dataset, arguments.split)
         table.add_row(f"{Path(name).name}, {len(hits)} pairs", *_cells(hits[:, :3]))
-        table.add_row("drawn at random", *_cells(hits[:, 3:]))
-    Console().print(table)
+        table.add_row("drawn at random", *_cells(hits[:, 3:6]))
+        by_rank = ", ".join(f"{share:.1%}" for share in hits[:, 6:].mean(axis=0))
+        console.print(f"{Path(name).name}, by rank: {by_rank}", soft_wrap=True, highlight=False)
+    console.print(table)
 
 
 def _cells(shares: Array) -> list[str]:

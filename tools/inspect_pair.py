@@ -76,10 +76,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reference", type=Path, metavar="IMAGE", help="a good part; without it, zero-shot")
     parser.add_argument("--question", nargs="+", default=[QUESTION], metavar="TEXT", help=f"default: {QUESTION}")
     parser.add_argument(
-        "--facts", nargs="+", default=[], metavar="TEXT", help="sentences, or one file: facts.jsonl, or a line each (.txt)"
+        "--facts",
+        nargs="+",
+        default=[],
+        metavar="TEXT",
+        help="sentences, or one file: facts.jsonl, or a line each (.txt)",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="IMAGE", help="the overlay, a .png")
-    parser.add_argument("--max-new-tokens", type=positive_number, default=48, metavar="N", help="per answer, default 48")
+    parser.add_argument(
+        "--max-new-tokens", type=positive_number, default=48, metavar="N", help="per answer, default 48"
+    )
     parser.add_argument("--json", action="store_true", help="print answers, patches and facts as JSON")
     return parser
 

@@ -100,14 +100,6 @@ class EvidenceFinder:
         attention = attention.float().mean(dim=1)
         return [self._of_row(row, number, inputs, attention[number]) for number, row in enumerate(rows)]
 
-    def patch_boxes(self, row: Mapping[str, Any], num_patches: int) -> Tensor:
-        """Boxes of all comparable patches of a row's test image, `[num_patches, 4]`."""
-        is_alone = not self._reference_in_prompt or row["reference_image"] is None
-        boxes: Tensor = self._processor.patch_boxes(row["images"][-1].size, num_patches, is_alone=is_alone)
-        if len(boxes) != num_patches:
-            raise ValueError(f"the model compares {num_patches} patches of an image that has {len(boxes)}")
-        return boxes
-
     def _of_row(self, row: Mapping[str, Any], number: int, inputs: FusionInputs, attention: Tensor) -> Evidence:
         patches = inputs.patches
         has_reference = row["reference_image"] is not None
@@ -115,7 +107,7 @@ class EvidenceFinder:
         if not has_reference:
             places = places[patches.indices[number, places].argsort()]
         indices, similarity = patches.indices[number, places].cpu(), patches.similarity[number, places].tolist()
-        boxes = self.patch_boxes(row, int(inputs.num_patches[number]))[indices].tolist()
+        boxes = self._boxes(row, int(inputs.num_patches[number]))[indices].tolist()
         return Evidence(
             patches=tuple(
                 PatchEvidence(
@@ -129,6 +121,14 @@ class EvidenceFinder:
                 for text, weights in zip(row["facts"], attention[: len(row["facts"]), places].tolist(), strict=True)
             ),
         )
+
+    def _boxes(self, row: Mapping[str, Any], num_patches: int) -> Tensor:
+        """Boxes of all comparable patches of a row's test image, `[num_patches, 4]`."""
+        is_alone = not self._reference_in_prompt or row["reference_image"] is None
+        boxes: Tensor = self._processor.patch_boxes(row["images"][-1].size, num_patches, is_alone)
+        if len(boxes) != num_patches:
+            raise ValueError(f"the model compares {num_patches} patches of an image that has {len(boxes)}")
+        return boxes
 
 
 def record_evidence(

@@ -37,8 +37,9 @@ def check_overlay_path(path: Path) -> None:
 def draw_overlay(test: Image, reference: Image | None, evidence: Evidence, path: Path) -> None:
     """Write the picture; the ending of `path` decides its format.
 
-    With a reference, the K selected patches are outlined and numbered, the most distinct first, coloured by similarity,
-    and the reference stands beside. Without one every patch is filled by the attention it gets, the mean over the facts.
+    With a reference, the K selected patches are outlined and numbered, the most distinct first, the redder the less
+    similar, and the reference stands beside. Without one each patch is shaded by the attention that it gets, the mean
+    over the facts.
 
     Args:
         test, reference: the images as they were given to the model.

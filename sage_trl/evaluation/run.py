@@ -72,7 +72,9 @@ def run_evaluation(options: EvaluationOptions) -> Results:
     encoder = None if options.sbert is None else open_sentence_encoder(options.sbert)
     settings = {model: read_inference_settings(model) for model in _by_name(options.models).values()}
     if options.evidence and all(_fact_use(setting, options) != "fusion" for setting in settings.values()):
-        raise DataError("--evidence: no model fuses facts\n  remedy: leave it out, or evaluate a model of recipes/sfe.yaml")
+        raise DataError(
+            "--evidence: no model fuses facts\n  remedy: leave it out, or evaluate a model of recipes/sfe.yaml"
+        )
     directory = read_ad_pl(options.dataset)
     wants_facts = options.use_facts and any(setting.facts != "none" for setting in settings.values())
     facts = read_facts(options.facts or options.dataset / FACTS_FILE) if wants_facts else None

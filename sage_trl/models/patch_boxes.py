@@ -25,7 +25,12 @@ def grid_boxes(rows: int, columns: int, region: Region = WHOLE) -> Tensor:
     left, top, right, bottom = region
     x = torch.linspace(left, right, columns + 1, dtype=torch.float64).clamp(0, 1)
     y = torch.linspace(top, bottom, rows + 1, dtype=torch.float64).clamp(0, 1)
-    sides = (x[:-1].repeat(rows), y[:-1].repeat_interleave(columns), x[1:].repeat(rows), y[1:].repeat_interleave(columns))
+    sides = (
+        x[:-1].repeat(rows),
+        y[:-1].repeat_interleave(columns),
+        x[1:].repeat(rows),
+        y[1:].repeat_interleave(columns),
+    )
     return torch.stack(sides, dim=-1)
 
 

@@ -53,5 +53,15 @@ def test_too_many_patches_are_scaled_down():
 
 def test_an_image_in_a_square():
     # 40 x 20: 10 pixels of padding above and below, half the image's height each.
-    assert rounded(squared_boxes((40, 20), 2)) == [(0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1)]
-    assert rounded(squared_boxes((40, 20), 4))[::4] == [(0, 0, 0.25, 0), (0, 0, 0.25, 0.5), (0, 0.5, 0.25, 1), (0, 1, 0.25, 1)]
+    assert rounded(squared_boxes((40, 20), 2)) == [
+        (0, 0, 0.5, 0.5),
+        (0.5, 0, 1, 0.5),
+        (0, 0.5, 0.5, 1),
+        (0.5, 0.5, 1, 1),
+    ]
+    assert rounded(squared_boxes((40, 20), 4))[::4] == [
+        (0, 0, 0.25, 0),
+        (0, 0, 0.25, 0.5),
+        (0, 0.5, 0.25, 1),
+        (0, 1, 0.25, 1),
+    ]

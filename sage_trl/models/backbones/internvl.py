@@ -105,13 +105,13 @@ class SageInternVLProcessor(InternVLProcessor):
         image_seq_length: int = self.image_seq_length
         return (input_ids == image_token_id).sum(dim=1) // image_seq_length
 
-    def patch_boxes(self, size: tuple[int, int], num_patches: int, *, is_alone: bool) -> Tensor:
+    def patch_boxes(self, size: tuple[int, int], num_patches: int, _is_alone: bool) -> Tensor:
         """Boxes of an image's comparable patches, `[num_patches, 4]` in fractions; see `patch_boxes.grid_boxes`.
 
         Args:
             size: width and height of the image.
             num_patches: how many patches the model compares of it.
-            is_alone: whether it is the only image of its prompt.
+            _is_alone: whether it is the only image of its prompt, which decides nothing here.
         """
         per_tile: int = self.image_seq_length
         if num_patches == per_tile:

@@ -74,7 +74,7 @@ class SageLlavaNextProcessor(LlavaNextProcessor):
             **kwargs,
         )
 
-    def patch_boxes(self, size: tuple[int, int], _num_patches: int, *, is_alone: bool) -> Tensor:
+    def patch_boxes(self, size: tuple[int, int], _num_patches: int, _is_alone: bool) -> Tensor:
         """See `SageInternVLProcessor.patch_boxes`; every image is cut into tiles, whatever else is in the prompt."""
         images = self.image_processor
         tile: int = images.crop_size["height"]

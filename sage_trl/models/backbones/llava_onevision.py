@@ -74,7 +74,7 @@ class SageLlavaOnevisionProcessor(LlavaOnevisionProcessor):
             **kwargs,
         )
 
-    def patch_boxes(self, size: tuple[int, int], _num_patches: int, *, is_alone: bool) -> Tensor:
+    def patch_boxes(self, size: tuple[int, int], _num_patches: int, is_alone: bool) -> Tensor:
         """See `SageInternVLProcessor.patch_boxes`; only an image that is alone is cut into tiles."""
         side = math.isqrt(self.num_image_tokens)
         if not is_alone:

@@ -90,7 +90,7 @@ class GridProcessorMixin:
 
     image_processor: Any
 
-    def patch_boxes(self, size: tuple[int, int], _num_patches: int, *, is_alone: bool) -> Tensor:
+    def patch_boxes(self, size: tuple[int, int], _num_patches: int, _is_alone: bool) -> Tensor:
         """See `SageInternVLProcessor.patch_boxes`; here the patches are one grid, whatever else is in the prompt."""
         images = self.image_processor
         width, height = size
