@@ -63,6 +63,7 @@ def main() -> int:
             facts=arguments.facts,
             use_facts=not arguments.no_facts,
             seed=arguments.seed,
+            evidence=arguments.evidence,
             quiet=arguments.quiet,
             mmad_protocols=tuple(arguments.mmad_protocol),
         )
@@ -161,6 +162,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=MMAD_PROTOCOLS,
         default=MMAD_PROTOCOLS,
         help="how questions of MMAD are counted: without, or with, the faults of its published script; default: both",
+    )
+    parser.add_argument(
+        "--evidence",
+        action="store_true",
+        help="evidence.jsonl: the patches that facts are compared with, and their attention",
     )
     parser.add_argument(
         "--seed", type=seed_number, default=0, help="of the shuffling controls and the intervals, default 0"

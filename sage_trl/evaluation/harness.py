@@ -15,6 +15,7 @@ from sage_trl.evaluation.choice_parsing import parse_choice
 from sage_trl.evaluation.controls import Row
 from sage_trl.evaluation.conversations import Conversations, as_asked
 from sage_trl.evaluation.counts import AskedGroup, unit_of
+from sage_trl.evaluation.evidence import EvidenceFinder, record_evidence
 from sage_trl.evaluation.judgements import Judged
 from sage_trl.evaluation.metrics import Metrics, compute_metrics
 from sage_trl.evaluation.mmad import mmad_answers, mmad_figures
@@ -40,13 +41,14 @@ class ModelUnderTest:
     """A model with the name that results carry and what identifies its replies (weights, prompt, generation).
 
     A generator that is `served` gets a whole split at once, with paths for images, and shows its progress itself; others
-    get batches with decoded images.
+    get batches with decoded images. `evidence`, if given, finds what the model looked at, for `evidence.jsonl`.
     """
 
     name: str
     generator: ReplyGenerator
     identity: Mapping[str, Any]
     served: bool = False
+    evidence: EvidenceFinder | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run:
             return {}
         for split, built in questions.items():
             condition = Condition(setting, split, run.control)
+            if model.evidence is not None:
+                _record_evidence(model.name, model.evidence, condition, built, run)
             asked = as_asked(built, setting, lambda item: log.reply(item.key))
             answered = [item for item in asked if item.key in log]
             # Graded anew: an earlier run may have known another verdict, or read the reply otherwise.
@@ -162,10 +166,9 @@ def _answer(
     Where a kill left a turn incomplete it is generated whole, so that padding, and with it the replies' last digits,
     are those of a run that was not killed.
     """
-    label = " ".join(filter(None, [model.name, condition.setting, condition.split, condition.control]))
     with progress_bar(run.quiet or model.served or not run.processes.is_first) as progress:
         batches = _batches(model, condition, asked, run)
-        task = progress.add_task(label, total=sum(map(len, batches)))
+        task = progress.add_task(_label(model.name, condition), total=sum(map(len, batches)))
         for batch in batches:
             conversations = Conversations(condition.setting)
             for turn in cut_turns(batch, condition.setting, len(asked) if model.served else run.batch_size):
@@ -200,6 +203,24 @@ def _generate(model: ModelUnderTest, condition: Condition, items: Sequence[Evalu
         for item, reply in zip(items, replies, strict=True)
         if reply is not None
     ]
+
+
+def _record_evidence(
+    model: str, find: EvidenceFinder, condition: Condition, asked: Sequence[EvaluationQuestion], run: EvaluationRun
+) -> None:
+    with progress_bar(run.quiet) as progress:
+        task = progress.add_task(f"{_label(model, condition)} evidence", total=None)
+        record_evidence(
+            find,
+            asked,
+            {"model": model, **vars(condition)},
+            run.output,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+
+
+def _label(model: str, condition: Condition) -> str:
+    return " ".join(filter(None, [model, condition.setting, condition.split, condition.control]))
 
 
 def _graded_anew(model: str, condition: Condition, asked: EvaluationQuestion, known: Prediction) -> Prediction:

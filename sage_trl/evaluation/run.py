@@ -12,6 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from sage_trl.data.dataset import AdPlDirectory, read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
+from sage_trl.errors import DataError
 from sage_trl.evaluation.comparison import compare_models
 from sage_trl.evaluation.consent import Charge, agree_on_cost
 from sage_trl.evaluation.conversations import as_asked
@@ -53,10 +54,14 @@ def run_evaluation(options: EvaluationOptions) -> Results:
 def _run(options: EvaluationOptions, processes: Processes) -> Results:
     encoder = None if options.sbert is None else open_sentence_encoder(options.sbert)
     plans = plan_models(options)
+    if options.evidence and all(plan.facts != "fusion" for plan in plans):
+        raise DataError(
+            "--evidence: no model fuses facts\n  remedy: leave it out, or evaluate a model of recipes/sfe.yaml"
+        )
     refuse_other_dataset(options.output, options.dataset)
     directory = read_ad_pl(options.dataset)
     facts_file = options.facts or options.dataset / FACTS_FILE
-    facts = read_facts(facts_file) if options.use_facts and any(plan.wants_facts for plan in plans) else None
+    facts = read_facts(facts_file) if any(plan.facts != "none" for plan in plans) else None
     judge = _open_judge(directory, options)
     if processes.is_first:
         agree_on_cost(list(_charges(plans, judge, directory, options)), options.quiet)
@@ -72,7 +77,7 @@ def _run(options: EvaluationOptions, processes: Processes) -> Results:
             run = EvaluationRun(
                 directory=directory,
                 output=options.output,
-                facts=facts if plan.wants_facts else None,
+                facts=facts if plan.facts != "none" else None,
                 judge=RuleJudge() if options.judge == "rule" else None,
                 encoder=encoder,
                 control=control,
@@ -203,4 +208,4 @@ def _record(options: EvaluationOptions, plan: ModelPlan, setting: Setting, facts
 
 def _controls_for(plan: ModelPlan, options: EvaluationOptions) -> tuple[Control | None, ...]:
     # A model that was trained without facts loses nothing by --no-facts: that is its ordinary result.
-    return ("no_facts",) if plan.wants_facts and not options.use_facts else options.controls
+    return ("no_facts",) if plan.trained_facts != plan.facts else options.controls

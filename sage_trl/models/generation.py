@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sage_trl.models.encoding import encode_prompts, without_placeholders
+from sage_trl.models.encoding import encode_prompts, move_to_model, without_placeholders
 from sage_trl.models.prompt import FactUse
 from sage_trl.models.replies import Reply
 from sage_trl.models.shared_prompts import SharedPrompts, generation_inputs, share_prompts
@@ -50,14 +50,13 @@ class ModelReplyGenerator:
         """Reply to rows with decoded images; see `encode_prompts` for their fields."""
         shared = share_prompts(self._processor, rows, self._options) if self._share_prefixes else None
         if shared is None:
-            inputs = self._to_model(encode_prompts(self._processor, rows, **self._options))
+            inputs = move_to_model(encode_prompts(self._processor, rows, **self._options), self._model)
         else:
             on_device = {
                 name: value.to(self._model.device) for name, value in vars(shared).items() if name != "prefixes"
             }
-            inputs = generation_inputs(
-                self._model, SharedPrompts(prefixes=self._to_model(shared.prefixes), **on_device)
-            )
+            prefixes = move_to_model(shared.prefixes, self._model)
+            inputs = generation_inputs(self._model, SharedPrompts(prefixes=prefixes, **on_device))
         prompt_length = inputs["input_ids"].shape[1]
         chances = None if self._yes_no is None else YesProbability(self._yes_no)
         output = self._model.generate(
@@ -69,13 +68,6 @@ class ModelReplyGenerator:
             Reply(without_placeholders(self._processor, reply).strip(), chance)
             for reply, chance in zip(replies, chances.of_rows if chances else [None] * len(replies), strict=True)
         ]
-
-    def _to_model(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        device, dtype = self._model.device, self._model.dtype
-        return {
-            name: value.to(device=device, dtype=dtype if value.is_floating_point() else value.dtype)
-            for name, value in batch.items()
-        }
 
 
 def _greedy_config(model: Any, max_new_tokens: int) -> Any:
