@@ -65,7 +65,7 @@ def test_a_batch_gets_the_replies_of_single_rows(model_type: str, tmp_path: Path
     generate = ModelReplyGenerator(
         model, processor, 6, facts="none", reference_in_prompt=True, share_prefixes=shares_prefixes(model)
     )
-    replies = generate(rows)
+    replies = [reply.text for reply in generate(rows)]
     assert replies == one_by_one(stock, processor, rows)
     assert len(set(replies)) > 1  # else nothing would have been compared
 
