@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from sage_trl.command_line import run_tool, seed_number
 from sage_trl.errors import SageError
-from sage_trl.evaluation.predictions import CONTROLS, SETTINGS
+from sage_trl.evaluation.predictions import CONTROLS, SETTINGS, in_turns
 from sage_trl.judge.arguments import CACHE_FILE, JUDGE_MODEL, add_judgement_options, judgement_options
 from sage_trl.llm_client.arguments import SERVED, add_service_options, amount, service_options
+from sage_trl.records import Turns
 
 if TYPE_CHECKING:
     from sage_trl.llm_client.service import ServiceOptions
@@ -45,7 +46,7 @@ def main() -> int:
         EvaluationOptions(
             models=tuple(arguments.model),
             dataset=arguments.dataset,
-            settings=tuple(arguments.setting),
+            settings=tuple(in_turns(setting, turns) for turns in arguments.turns for setting in arguments.setting),
             output=arguments.output,
             splits=tuple(arguments.split),
             controls=tuple(arguments.control or [None]),
@@ -115,11 +116,19 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="MODEL",
-        help=f"directories, hub ids or {SERVED}NAME, of a server; results carry their names",
+        help=f"directory or hub id of a model of ours; hf:ID for any other, {SERVED}NAME behind a server "
+        "(docs/models_under_test.md)",
     )
     parser.add_argument("--dataset", type=Path, required=True, metavar="DIR", help="AD-PL directory")
     parser.add_argument(
         "--setting", nargs="+", choices=SETTINGS, required=True, help="one_shot shows the reference, zero_shot hides it"
+    )
+    parser.add_argument(
+        "--turns",
+        nargs="+",
+        choices=get_args(Turns),
+        default=["single"],
+        help="conversation: a group's earlier questions and the model's own replies come before; default: single",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="predictions.jsonl, metrics.json")
     parser.add_argument("--split", nargs="+", default=["test"], metavar="NAME", help="default: test")

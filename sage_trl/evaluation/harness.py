@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
-
 from sage_trl.data.dataset import AdPlDirectory
 from sage_trl.evaluation.answer_parsing import parse_verdict
+from sage_trl.evaluation.batches import cut_batches, cut_turns
 from sage_trl.evaluation.controls import Row
+from sage_trl.evaluation.conversations import Conversations, as_asked
 from sage_trl.evaluation.counts import AskedGroup
 from sage_trl.evaluation.judgements import Judged
 from sage_trl.evaluation.metrics import Metrics, compute_metrics
-from sage_trl.evaluation.predictions import Control, Prediction, PredictionLog, Setting, grade
+from sage_trl.evaluation.prediction_log import PredictionLog
+from sage_trl.evaluation.predictions import Control, Prediction, Setting, grade
+from sage_trl.evaluation.processes import ALONE, Processes
+from sage_trl.evaluation.progress import progress_bar
 from sage_trl.evaluation.questions import EvaluationQuestion, build_questions, open_images
 from sage_trl.evaluation.similarity import Encoder, mean_similarity
 from sage_trl.judge.criteria import CriterionScores, Judge
@@ -36,8 +37,8 @@ class ReplyGenerator(Protocol):
 class ModelUnderTest:
     """A model with the name that results carry and what identifies its replies (weights, prompt, generation).
 
-    A generator that is `served` gets a whole split at once, with paths for images, and shows its progress itself; others
-    get batches with decoded images.
+    A generator that is `served` gets a whole split at once, with paths for images, and shows its progress itself;
+    others get batches with decoded images.
     """
 
     name: str
@@ -73,6 +74,7 @@ class EvaluationRun:
     batch_size: int = 64
     seed: int = 0
     quiet: bool = False
+    processes: Processes = ALONE
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def evaluate(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run
 
 
 def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run: EvaluationRun) -> dict[str, Measured]:
-    """Evaluate one model in one setting; returns what was measured per split.
+    """Evaluate one model in one setting; returns what was measured per split, in the first of several processes.
 
     Every reply reaches `predictions.jsonl` below `run.output` as soon as its batch is done. Replies that are there
     already, from an earlier or a killed run with the same content, are not generated again.
@@ -124,12 +126,16 @@ def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run:
         for split in splits
     }
     measured = {}
-    with PredictionLog(run.output) as log:
+    with PredictionLog(run.output, run.processes) as log:
+        for split, asked in questions.items():
+            _answer(model, Condition(setting, split, run.control), asked, run, log)
+        log.gather()
+        if not run.processes.is_first:
+            return {}
         for split, asked in questions.items():
             condition = Condition(setting, split, run.control)
-            _answer(model, condition, asked, run, log)
+            answered = [item for item in as_asked(asked, setting, log) if item.key in log]
             # Graded anew: an earlier run may have known another verdict, or read the reply otherwise.
-            answered = [item for item in asked if item.key in log]
             graded = [_graded_anew(model.name, condition, item, log[item.key]) for item in answered]
             scores = _judge(answered, graded, run)
             groups = asked_groups(asked)
@@ -146,23 +152,34 @@ def _answer(
     run: EvaluationRun,
     log: PredictionLog,
 ) -> None:
-    """Generate the replies that the log does not hold yet and add them to it, batch by batch."""
-    # The batches are cut before the known ones are left out, so a resumed run forms the same batches as a whole one.
+    """Generate this process's share of the replies that the log does not hold yet and add them to it.
+
+    Where a kill left a turn incomplete it is generated whole, so that padding, and with it the replies' last digits,
+    are those of a run that was not killed.
+    """
     batch_size = len(asked) if model.served else run.batch_size
-    batches = [[item for item in batch if item.key not in log] for batch in _batches(asked, batch_size)]
+    batches = list(cut_batches(asked, condition.setting, batch_size))[run.processes.index :: run.processes.count]
     label = " ".join(filter(None, [model.name, condition.setting, condition.split, condition.control]))
-    with _progress(run.quiet or model.served) as progress:
+    with progress_bar(run.quiet or model.served or not run.processes.is_first) as progress:
         task = progress.add_task(label, total=sum(map(len, batches)))
-        for batch in filter(None, batches):
-            start = time.perf_counter()
-            rows = [item.row for item in batch]
-            replies = model.generator(rows if model.served else open_images(rows))
-            seconds = (time.perf_counter() - start) / len(batch)
-            graded = zip(batch, replies, strict=True)
-            log.add(
-                [_grade(model.name, condition, item, reply, seconds) for item, reply in graded if reply is not None]
-            )
-            progress.advance(task, len(batch))
+        for batch in batches:
+            conversations = Conversations(condition.setting)
+            for turn in cut_turns(batch, condition.setting, batch_size):
+                items = [conversations.before(item) for item in turn if not conversations.is_broken(item)]
+                if any(item.key not in log for item in items):
+                    replied = _generate(model, condition, items)
+                    log.add([prediction for prediction in replied if prediction.key not in log])
+                conversations.add(items, log)
+                progress.advance(task, len(turn))
+
+
+def _generate(model: ModelUnderTest, condition: Condition, items: Sequence[EvaluationQuestion]) -> list[Prediction]:
+    start = time.perf_counter()
+    rows = [item.row for item in items]
+    replies = model.generator(rows if model.served else open_images(rows))
+    seconds = (time.perf_counter() - start) / len(items)
+    pairs = zip(items, replies, strict=True)
+    return [_grade(model.name, condition, item, reply, seconds) for item, reply in pairs if reply is not None]
 
 
 def _graded_anew(model: str, condition: Condition, asked: EvaluationQuestion, known: Prediction) -> Prediction:
@@ -230,49 +247,3 @@ def asked_groups(asked: Sequence[EvaluationQuestion]) -> dict[str, AskedGroup]:
 
 def _unit_of(inspection: Inspection) -> str:
     return inspection.test_image if inspection.unit is None else f"{inspection.dataset}/{inspection.unit}"
-
-
-def _batches(asked: Sequence[EvaluationQuestion], batch_size: int) -> Iterator[list[EvaluationQuestion]]:
-    """Cut into batches of whole groups of like length; the same order in every run.
-
-    A group's questions share the pass over their images, and little is spent on padding.
-    """
-    groups: dict[str, list[EvaluationQuestion]] = {}
-    for item in asked:
-        groups.setdefault(item.inspection.id, []).append(item)
-    batch: list[EvaluationQuestion] = []
-    for group in sorted(groups.values(), key=lambda group: (_length(group), group[0].key)):
-        if batch and len(batch) + len(group) > batch_size:
-            yield batch
-            batch = []
-        batch += group
-        while len(batch) > batch_size:
-            yield batch[:batch_size]
-            batch = batch[batch_size:]
-    if batch:
-        yield batch
-
-
-def _length(group: Sequence[EvaluationQuestion]) -> tuple[bool, int, int]:
-    row = group[0].row
-    return row["reference_image"] is not None, len(row["facts"]), max(len(item.row["question"]) for item in group)
-
-
-class _RateColumn(ProgressColumn):
-    """Questions per second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("-" if speed is None else f"{speed:.1f}/s")
-
-
-def _progress(quiet: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _RateColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=quiet,
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,12 +13,16 @@ from sage_trl.errors import DataError, SageError
 from sage_trl.evaluation.harness import ModelUnderTest
 from sage_trl.evaluation.inference_settings import InferenceSettings, read_inference_settings
 from sage_trl.evaluation.options import EvaluationOptions
+from sage_trl.evaluation.predictions import Control
 from sage_trl.evaluation.served_model import ServedModel
 from sage_trl.llm_client.arguments import SERVED
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.fingerprint import model_fingerprint
 from sage_trl.models.generation import ModelReplyGenerator
+from sage_trl.models.plain import load_plain, shares_prefixes
 from sage_trl.models.prompt import FACT_SENTENCE, HARD_FACTS_SENTENCE, REFERENCE_SENTENCE, TEST_SENTENCE, FactUse
+
+PLAIN = "hf:"
 
 
 @dataclass(frozen=True)
@@ -28,14 +33,14 @@ class ModelPlan:
         name: what the results call it.
         spec: what `--model` said.
         wants_facts: whether it answers with facts unless they are hidden from it.
-        open: reads the weights.
+        open: reads the weights; takes the device that the model shall run on.
         served: the model behind a server, if it is one.
     """
 
     name: str
     spec: str
     wants_facts: bool
-    open: Callable[[], ModelUnderTest]
+    open: Callable[[torch.device], ModelUnderTest]
     served: ServedModel | None = None
 
 
@@ -44,6 +49,7 @@ def plan_models(options: EvaluationOptions) -> list[ModelPlan]:
 
     A specification is the directory or hub id of a model that this toolkit can load, or
 
+    - `hf:ID`: any image-text-to-text model of transformers, by directory or hub id, as it is.
     - `openai:NAME`: a model of that name behind an OpenAI-compatible server.
 
     Raises:
@@ -64,46 +70,88 @@ def plan_models(options: EvaluationOptions) -> list[ModelPlan]:
 def _plan(name: str, spec: str, options: EvaluationOptions) -> ModelPlan:
     if spec.startswith(SERVED):
         return _plan_served(name, spec, options)
+    if spec.startswith(PLAIN):
+        return ModelPlan(name, spec, False, lambda device: _open_plain(name, _id_of(spec), options, device))
     inference = read_inference_settings(spec)
-    return ModelPlan(name, spec, inference.facts != "none", lambda: _open_ours(name, spec, inference, options))
+    return ModelPlan(
+        name, spec, inference.facts != "none", lambda device: _open_ours(name, spec, inference, options, device)
+    )
+
+
+def controls_for(plan: ModelPlan, options: EvaluationOptions) -> tuple[Control | None, ...]:
+    """The controls that a model is measured under."""
+    # A model that was trained without facts loses nothing by --no-facts: that is its ordinary result.
+    return ("no_facts",) if plan.wants_facts and not options.use_facts else options.controls
 
 
 def _plan_served(name: str, spec: str, options: EvaluationOptions) -> ModelPlan:
     if options.service is None:
-        raise SageError(f"--model {spec}: no server is named\n  remedy: give --base-url")
+        raise SageError(f"--model {spec}: the options name no server\n  remedy: give --base-url")
     service = replace(options.service, model=spec.removeprefix(SERVED), yes=True)
     served = ServedModel(service, options.max_new_tokens)
     opened = ModelUnderTest(name, served, served.identity(), served=True)
-    return ModelPlan(name, spec, False, lambda: opened, served)
+    return ModelPlan(name, spec, False, lambda _: opened, served)
 
 
-def _name_of(model: str) -> str:
+def _name_of(spec: str) -> str:
     """The last part of a directory's path or of a hub id.
 
     Raises:
         DataError: it is a path, and no directory.
     """
-    if model.startswith(SERVED):
-        return model.removeprefix(SERVED).rpartition("/")[2]
-    if not Path(model).is_dir() and (Path(model).is_absolute() or Path(model).parent.is_dir()):
-        raise DataError.at(model, None, "no such model directory", "check --model, or train the model first")
-    return Path(model).resolve().name
+    if spec.startswith(SERVED):
+        return spec.removeprefix(SERVED).rpartition("/")[2]
+    path = Path(_id_of(spec))
+    if not path.is_dir() and (path.is_absolute() or path.parent.is_dir()):
+        raise DataError.at(spec, None, "no such model directory", "check --model, or train the model first")
+    return path.resolve().name
 
 
-def _open_ours(name: str, spec: str, inference: InferenceSettings, options: EvaluationOptions) -> ModelUnderTest:
-    has_accelerator = torch.accelerator.is_available()
-    model, processor = load_pretrained(spec, dtype="auto" if has_accelerator else torch.float32)
-    if has_accelerator:
-        model = model.to(torch.accelerator.current_accelerator())
+def _id_of(spec: str) -> str:
+    return spec.removeprefix(PLAIN)
+
+
+def _open_ours(
+    name: str, spec: str, inference: InferenceSettings, options: EvaluationOptions, device: torch.device
+) -> ModelUnderTest:
+    model, processor = load_pretrained(spec, dtype=_dtype_on(device))
     facts: FactUse = inference.facts if options.use_facts else "none"
     return ModelUnderTest(
         name=name,
-        generator=ModelReplyGenerator(model, processor, options.max_new_tokens, facts, inference.reference_in_prompt),
-        identity={
-            "fingerprint": model_fingerprint(spec, getattr(model.config, "_commit_hash", None)),
-            "max_new_tokens": options.max_new_tokens,
-            "facts": facts,
-            "reference_in_prompt": inference.reference_in_prompt,
-            "sentences": [FACT_SENTENCE, HARD_FACTS_SENTENCE, REFERENCE_SENTENCE, TEST_SENTENCE],
-        },
+        generator=ModelReplyGenerator(
+            model.to(device), processor, options.max_new_tokens, facts, inference.reference_in_prompt
+        ),
+        identity=_identity(spec, model, facts, inference.reference_in_prompt, options),
     )
+
+
+def _open_plain(name: str, spec: str, options: EvaluationOptions, device: torch.device) -> ModelUnderTest:
+    model, processor = load_plain(spec, dtype=_dtype_on(device))
+    return ModelUnderTest(
+        name=name,
+        generator=ModelReplyGenerator(
+            model.to(device),
+            processor,
+            options.max_new_tokens,
+            facts="none",
+            reference_in_prompt=True,
+            share_prefixes=shares_prefixes(model),
+        ),
+        identity={"plain": True, **_identity(spec, model, "none", True, options)},
+    )
+
+
+def _dtype_on(device: torch.device) -> torch.dtype | str:
+    return torch.float32 if device.type == "cpu" else "auto"
+
+
+def _identity(
+    spec: str, model: Any, facts: FactUse, reference_in_prompt: bool, options: EvaluationOptions
+) -> dict[str, Any]:
+    return {
+        "fingerprint": model_fingerprint(spec, getattr(model.config, "_commit_hash", None)),
+        "max_new_tokens": options.max_new_tokens,
+        "facts": facts,
+        "reference_in_prompt": reference_in_prompt,
+        "sentences": [FACT_SENTENCE, HARD_FACTS_SENTENCE, REFERENCE_SENTENCE, TEST_SENTENCE],
+    }

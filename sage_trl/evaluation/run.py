@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
@@ -13,16 +13,16 @@ from transformers.utils.logging import disable_progress_bar
 from sage_trl.data.dataset import AdPlDirectory, read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
 from sage_trl.evaluation.comparison import compare_models
-from sage_trl.evaluation.consent import Charge, agree_on_cost
+from sage_trl.evaluation.consent import agree_on_cost, find_charges
 from sage_trl.evaluation.evaluation_record import EvaluationRecord, note_evaluation, refuse_other_dataset
 from sage_trl.evaluation.harness import EvaluationRun, Measured, measure
 from sage_trl.evaluation.judgements import judged_reply, merge_judgements
 from sage_trl.evaluation.metrics import mean_criteria
 from sage_trl.evaluation.model_judging import ReplyJudge
-from sage_trl.evaluation.opening import ModelPlan, plan_models
+from sage_trl.evaluation.opening import ModelPlan, controls_for, plan_models
 from sage_trl.evaluation.options import EvaluationOptions
-from sage_trl.evaluation.predictions import Control, Setting, results_key
-from sage_trl.evaluation.questions import build_questions
+from sage_trl.evaluation.predictions import Prediction, Setting, results_key
+from sage_trl.evaluation.processes import Processes, launched_processes
 from sage_trl.evaluation.report import COMPARISONS_FILE, Results, merge_metrics
 from sage_trl.evaluation.similarity import open_sentence_encoder
 from sage_trl.judge.rule import RuleJudge
@@ -37,12 +37,18 @@ def run_evaluation(options: EvaluationOptions) -> Results:
     replies are saved.
 
     Returns:
-        The results of this run: model name (its directory's) -> `results_key` -> figures; nothing for a dry run.
+        The results of this run: model name -> `results_key` -> figures; nothing for a dry run, or in all but the first
+        of several processes.
 
     Raises:
         DataError: a model, the dataset, its facts or an earlier output cannot be used.
         SageError: what ended the judging early, once everything received is saved.
     """
+    with launched_processes() as processes:
+        return _run(options, processes)
+
+
+def _run(options: EvaluationOptions, processes: Processes) -> Results:
     encoder = None if options.sbert is None else open_sentence_encoder(options.sbert)
     plans = plan_models(options)
     refuse_other_dataset(options.output, options.dataset)
@@ -50,16 +56,17 @@ def run_evaluation(options: EvaluationOptions) -> Results:
     facts_file = options.facts or options.dataset / FACTS_FILE
     facts = read_facts(facts_file) if options.use_facts and any(plan.wants_facts for plan in plans) else None
     judge = _open_judge(directory, options)
-    agree_on_cost(list(_charges(plans, judge, directory, options)), options.quiet)
+    if processes.is_first:
+        agree_on_cost(list(find_charges(plans, judge, directory, options)), options.quiet)
     if options.dry_run:
         return {}
-    if options.quiet:
+    if options.quiet or not processes.is_first:
         disable_progress_bar()  # of the weights being loaded
     results: Results = {}
     by_key: dict[str, dict[str, Measured]] = {}
     for plan in plans:
-        name, model = plan.name, plan.open()
-        for control, setting in product(_controls_for(plan, options), options.settings):
+        name, model = plan.name, plan.open(processes.device)
+        for control, setting in product(controls_for(plan, options), options.settings):
             run = EvaluationRun(
                 directory=directory,
                 output=options.output,
@@ -71,8 +78,11 @@ def run_evaluation(options: EvaluationOptions) -> Results:
                 batch_size=options.batch_size,
                 seed=options.seed,
                 quiet=options.quiet,
+                processes=processes,
             )
             by_split = measure(model, setting, options.splits, run)
+            if not processes.is_first:
+                continue
             named = {results_key(setting, split, control): measured for split, measured in by_split.items()}
             figures = {key: measured.metrics.as_json() for key, measured in named.items()}
             for key, measured in named.items():
@@ -81,9 +91,9 @@ def run_evaluation(options: EvaluationOptions) -> Results:
             merge_metrics(options.output, {name: figures})
             _note_rule_scores(named.values(), options.output)
             results.setdefault(name, {}).update(figures)
-    if len(options.models) > 1:
+    if len(options.models) > 1 and processes.is_first:
         write_json(options.output / COMPARISONS_FILE, _comparisons(by_key, options.seed))
-    if judge is not None:
+    if judge is not None and processes.is_first:
         _judge(judge, by_key, results, options.output)
     return results
 
@@ -93,33 +103,6 @@ def _open_judge(directory: AdPlDirectory, options: EvaluationOptions) -> ReplyJu
     if options.judge_service is None:
         return None
     return ReplyJudge(directory, replace(options.judge_service, yes=True), options.judgements)
-
-
-def _charges(
-    plans: Sequence[ModelPlan], judge: ReplyJudge | None, directory: AdPlDirectory, options: EvaluationOptions
-) -> Iterator[Charge]:
-    """What the user has to agree to: replies of served models, and their judgement."""
-    for plan in plans:
-        if plan.served is not None and options.service is not None:
-            rows = [
-                asked.row
-                for control, setting, split in product(_controls_for(plan, options), options.settings, options.splits)
-                for asked in build_questions(
-                    directory,
-                    None,
-                    split=split,
-                    setting=setting,
-                    control=control,
-                    limit=options.limit,
-                    seed=options.seed,
-                    identity={},
-                )
-            ]
-            yield Charge(f"ask {plan.name}", plan.served.estimate(rows), options.service)
-    if judge is not None and options.judge_service is not None:
-        inspections = [row for split in options.splits for row in directory.select(splits=[split])[: options.limit]]
-        times = sum(len(_controls_for(plan, options)) * len(options.settings) for plan in plans)
-        yield Charge("judge", judge.estimate(inspections, times), options.judge_service)
 
 
 def _note_rule_scores(measured: Iterable[Measured], output: Path) -> None:
@@ -167,8 +150,12 @@ def _comparisons(by_key: Mapping[str, Mapping[str, Measured]], seed: int) -> lis
         }
         for key, by_model in by_key.items()
         for first, second in combinations(by_model, 2)
-        if by_model[first].metrics.questions
+        if _graded(by_model[first].predictions) & _graded(by_model[second].predictions)
     ]
+
+
+def _graded(predictions: Sequence[Prediction]) -> set[tuple[str, str]]:
+    return {(row.group_id, row.question_id) for row in predictions if row.verdict is not None}
 
 
 def _record(options: EvaluationOptions, plan: ModelPlan, setting: Setting, facts: Path | None) -> EvaluationRecord:
@@ -180,8 +167,3 @@ def _record(options: EvaluationOptions, plan: ModelPlan, setting: Setting, facts
         settings=[setting],
         models={plan.name: plan.spec},
     )
-
-
-def _controls_for(plan: ModelPlan, options: EvaluationOptions) -> tuple[Control | None, ...]:
-    # A model that was trained without facts loses nothing by --no-facts: that is its ordinary result.
-    return ("no_facts",) if plan.wants_facts and not options.use_facts else options.controls
