@@ -85,7 +85,7 @@ def test_nothing_is_sent_without_consent(
 def test_a_cap_stops_it_and_the_same_command_goes_on(evaluate: RunTool, serve: Serve, tmp_path: Path) -> None:
     server = serve("--inspects")
 
-    assert evaluate(server, "--yes", "--max-cost", "0.02", "--concurrency", "1") == 4
+    assert evaluate(server, "--yes", "--max-cost", "0.0085", "--concurrency", "1") == 4
     assert 0 < charged(server) < QUESTIONS
     assert not (tmp_path / "out" / "metrics.json").exists()
     assert evaluate(server, "--yes", "--max-cost", "9", "--quiet") == 0
