@@ -35,6 +35,7 @@ Turns = Literal["single", "conversation"]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Score = Annotated[float, Field(ge=1.0, le=5.0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Letter = Annotated[str, StringConstraints(pattern="^[A-Z]$")]
 
 
 def check_relative_path(value: str) -> str:
@@ -86,13 +87,24 @@ class Defect(Record):
 class Question(Record):
     """A question with its answers ranked best first (paper: a_1 .. a_{L_N}).
 
-    `verdict` is the true yes/no answer, None for an open question.
+    `verdict` is the true yes/no answer, None for an open question. A multiple-choice question has `options`, letter ->
+    text, and `choice`, the letter of the right one; the options stand in the question too, one a line ("A. Scratch"),
+    unless they are a mere yes and no, which `verdict` then says as well. `type` is what its benchmark calls this kind of
+    question. What a question does not have is not written.
     """
 
     id: Text
     question: Text
     verdict: bool | None
     answers: Annotated[tuple[Text, ...], Field(strict=False, min_length=2)]
+    options: Annotated[dict[Letter, Text], Field(min_length=2)] | None = None
+    choice: Letter | None = None
+    type: Text | None = None
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether a reply can be right or wrong."""
+        return self.verdict is not None or self.choice is not None
 
     @field_validator("answers")
     @classmethod
@@ -100,6 +112,17 @@ class Question(Record):
         if len(set(answers)) != len(answers):
             raise ValueError("two answers are identical; ranked answers must differ")
         return answers
+
+    @model_validator(mode="after")
+    def _choice_is_an_option(self) -> Question:
+        options = self.options or {}
+        if (self.options is None) != (self.choice is None) or (self.choice is not None and self.choice not in options):
+            raise ValueError(f"choice {self.choice!r} is none of the options {', '.join(options) or '(there are none)'}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_it_does_not_have(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_unknown(write(self), "options", "choice", "type")
 
 
 class Inspection(Record):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, get_args
 
 from sage_trl.command_line import run_tool, seed_number
 from sage_trl.errors import SageError
-from sage_trl.evaluation.predictions import CONTROLS, SETTINGS, in_turns
+from sage_trl.evaluation.predictions import CONTROLS, MMAD_PROTOCOLS, SETTINGS, in_turns
 from sage_trl.judge.arguments import CACHE_FILE, JUDGE_MODEL, add_judgement_options, judgement_options
 from sage_trl.llm_client.arguments import SERVED, add_service_options, amount, service_options
 from sage_trl.records import Turns
@@ -36,6 +36,7 @@ def main() -> int:
         COMPARISONS_FILE,
         METRICS_FILE,
         comparisons_table,
+        mmad_table,
         print_table,
         results_table,
     )
@@ -62,13 +63,18 @@ def main() -> int:
             facts=arguments.facts,
             use_facts=not arguments.no_facts,
             seed=arguments.seed,
+            evidence=arguments.evidence,
             quiet=arguments.quiet,
+            mmad_protocols=tuple(arguments.mmad_protocol),
         )
     )
     if not results:
         return 0
     if not arguments.quiet:
         print_table(results_table(results))
+        mmad = mmad_table(results)
+        if mmad is not None:
+            print_table(mmad)
         if len(results) > 1:
             print_table(comparisons_table(read_json(arguments.output / COMPARISONS_FILE)))
         print(arguments.output / METRICS_FILE)
@@ -116,8 +122,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="MODEL",
-        help=f"directory or hub id of a model of ours; hf:ID for any other, {SERVED}NAME behind a server "
-        "(docs/models_under_test.md)",
+        help=f"directory or hub id of a model of ours; hf:ID for any other, {SERVED}NAME for one behind a server "
+        "(docs/models_under_test.md); results carry their names",
     )
     parser.add_argument("--dataset", type=Path, required=True, metavar="DIR", help="AD-PL directory")
     parser.add_argument(
@@ -149,6 +155,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--sbert", metavar="MODEL", help="similarity to the best answers by this sentence-transformers model"
+    )
+    parser.add_argument(
+        "--mmad-protocol",
+        nargs="+",
+        choices=MMAD_PROTOCOLS,
+        default=MMAD_PROTOCOLS,
+        help="how questions of MMAD are counted: without, or with, the faults of its published script; default: both",
+    )
+    parser.add_argument(
+        "--evidence",
+        action="store_true",
+        help="evidence.jsonl: the patches that facts are compared with, and their attention",
     )
     parser.add_argument(
         "--seed", type=seed_number, default=0, help="of the shuffling controls and the intervals, default 0"

@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from sage_trl.evaluation.prediction_log import PredictionLog
 from sage_trl.evaluation.predictions import Setting, is_conversation
 from sage_trl.evaluation.questions import EvaluationQuestion
 
 
 class Conversations:
-    """What was asked and replied in each group so far; nothing where each question stands alone."""
+    """What was asked and replied in each group so far; nothing where each question stands alone.
+
+    A conversation in which a reply failed to come has ended.
+    """
 
     def __init__(self, setting: Setting) -> None:
         self._goes_on = is_conversation(setting)
         self._turns: dict[str, list[tuple[str, str]]] = {}
-        self._broken: set[str] = set()
+        self._ended: set[str] = set()
 
-    def is_broken(self, item: EvaluationQuestion) -> bool:
-        """Whether an earlier question of its group got no reply, so that this one cannot be asked."""
-        return item.inspection.id in self._broken
+    def before(self, items: Sequence[EvaluationQuestion]) -> list[EvaluationQuestion]:
+        """The questions as the model gets them now, without those of conversations that have ended."""
+        return [
+            item.after(self._turns[item.inspection.id]) if item.inspection.id in self._turns else item
+            for item in items
+            if item.inspection.id not in self._ended
+        ]
 
-    def before(self, item: EvaluationQuestion) -> EvaluationQuestion:
-        """The question as the model gets it now."""
-        turns = self._turns.get(item.inspection.id)
-        return item.after(turns) if turns else item
-
-    def add(self, items: Sequence[EvaluationQuestion], log: PredictionLog) -> None:
-        """Note that these were asked, and the log's replies to them."""
-        for item in items if self._goes_on else ():
-            if item.key not in log:
-                self._broken.add(item.inspection.id)
-                continue
-            turn = (item.question.question, log[item.key].prediction)
-            self._turns.setdefault(item.inspection.id, []).append(turn)
+    def add(self, item: EvaluationQuestion, reply: str | None) -> None:
+        """Note that this was asked, and what was replied, None if nothing came."""
+        if not self._goes_on:
+            return
+        if reply is None:
+            self._ended.add(item.inspection.id)
+        else:
+            self._turns.setdefault(item.inspection.id, []).append((item.question.question, reply))
 
 
-def as_asked(asked: Sequence[EvaluationQuestion], setting: Setting, log: PredictionLog) -> list[EvaluationQuestion]:
-    """Questions of whole groups, in their order, as the model got them; those that it never got are left out."""
+def as_asked(
+    asked: Sequence[EvaluationQuestion], setting: Setting, reply_of: Callable[[EvaluationQuestion], str | None]
+) -> list[EvaluationQuestion]:
+    """Questions of whole groups, in their order, as a model gets them that replies so."""
     conversations = Conversations(setting)
-    items: list[EvaluationQuestion] = []
-    for item in asked:
-        if not conversations.is_broken(item):
-            items.append(conversations.before(item))
-            conversations.add(items[-1:], log)
-    return items
+    put = []
+    for one in asked:
+        for item in conversations.before([one]):
+            put.append(item)
+            conversations.add(item, reply_of(item))
+    return put

@@ -11,20 +11,23 @@ from typing import Any, Protocol
 from sage_trl.data.dataset import AdPlDirectory
 from sage_trl.evaluation.answer_parsing import parse_verdict
 from sage_trl.evaluation.batches import cut_batches, cut_turns
+from sage_trl.evaluation.choice_parsing import parse_choice
 from sage_trl.evaluation.controls import Row
 from sage_trl.evaluation.conversations import Conversations, as_asked
-from sage_trl.evaluation.counts import AskedGroup
+from sage_trl.evaluation.counts import AskedGroup, unit_of
+from sage_trl.evaluation.evidence import EvidenceFinder, record_evidence
 from sage_trl.evaluation.judgements import Judged
 from sage_trl.evaluation.metrics import Metrics, compute_metrics
+from sage_trl.evaluation.mmad import mmad_answers, mmad_figures
 from sage_trl.evaluation.prediction_log import PredictionLog
-from sage_trl.evaluation.predictions import Control, Prediction, Setting, grade
+from sage_trl.evaluation.predictions import MMAD_PROTOCOLS, Control, MmadProtocol, Prediction, Setting, grade
 from sage_trl.evaluation.processes import ALONE, Processes
 from sage_trl.evaluation.progress import progress_bar
 from sage_trl.evaluation.questions import EvaluationQuestion, build_questions, open_images
 from sage_trl.evaluation.similarity import Encoder, mean_similarity
 from sage_trl.judge.criteria import CriterionScores, Judge
 from sage_trl.models.replies import Reply
-from sage_trl.records import FactSet, Inspection
+from sage_trl.records import FactSet, Question
 
 
 class ReplyGenerator(Protocol):
@@ -37,14 +40,15 @@ class ReplyGenerator(Protocol):
 class ModelUnderTest:
     """A model with the name that results carry and what identifies its replies (weights, prompt, generation).
 
-    A generator that is `served` gets a whole split at once, with paths for images, and shows its progress itself;
-    others get batches with decoded images.
+    A generator that is `served` gets a whole split at once, with paths for images, and shows its progress itself; others
+    get batches with decoded images. `evidence`, if given, finds what the model looked at, for `evidence.jsonl`.
     """
 
     name: str
     generator: ReplyGenerator
     identity: Mapping[str, Any]
     served: bool = False
+    evidence: EvidenceFinder | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class EvaluationRun:
     """What is the same for all models of one evaluation.
 
     `facts` is None for a model that takes none. `limit` counts groups per split. `seed` is that of the shuffling
-    controls and of the bootstrap. `encoder` measures SBERT similarity to the best answers.
+    controls and of the bootstrap. `encoder` measures SBERT similarity to the best answers. `mmad_protocols` are those by
+    which questions of MMAD are counted.
     """
 
     directory: AdPlDirectory
@@ -75,6 +80,7 @@ class EvaluationRun:
     seed: int = 0
     quiet: bool = False
     processes: Processes = ALONE
+    mmad_protocols: tuple[MmadProtocol, ...] = MMAD_PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -132,15 +138,18 @@ def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run:
         log.gather()
         if not run.processes.is_first:
             return {}
-        for split, asked in questions.items():
+        for split, built in questions.items():
             condition = Condition(setting, split, run.control)
-            answered = [item for item in as_asked(asked, setting, log) if item.key in log]
+            if model.evidence is not None:
+                _record_evidence(model.name, model.evidence, condition, built, run)
+            asked = as_asked(built, setting, lambda item: log.reply(item.key))
+            answered = [item for item in asked if item.key in log]
             # Graded anew: an earlier run may have known another verdict, or read the reply otherwise.
             graded = [_graded_anew(model.name, condition, item, log[item.key]) for item in answered]
             scores = _judge(answered, graded, run)
-            groups = asked_groups(asked)
+            groups = asked_groups(built)
             metrics = _metrics(answered, graded, scores, groups, run)
-            metrics = metrics.model_copy(update={"unanswered": len(asked) - len(answered)})
+            metrics = metrics.model_copy(update={"unanswered": len(built) - len(answered)})
             measured[split] = Measured(model.name, condition, metrics, graded, groups, answered, scores)
     return measured
 
@@ -157,20 +166,31 @@ def _answer(
     Where a kill left a turn incomplete it is generated whole, so that padding, and with it the replies' last digits,
     are those of a run that was not killed.
     """
-    batch_size = len(asked) if model.served else run.batch_size
-    batches = list(cut_batches(asked, condition.setting, batch_size))[run.processes.index :: run.processes.count]
-    label = " ".join(filter(None, [model.name, condition.setting, condition.split, condition.control]))
     with progress_bar(run.quiet or model.served or not run.processes.is_first) as progress:
-        task = progress.add_task(label, total=sum(map(len, batches)))
+        batches = _batches(model, condition, asked, run)
+        task = progress.add_task(_label(model.name, condition), total=sum(map(len, batches)))
         for batch in batches:
             conversations = Conversations(condition.setting)
-            for turn in cut_turns(batch, condition.setting, batch_size):
-                items = [conversations.before(item) for item in turn if not conversations.is_broken(item)]
-                if any(item.key not in log for item in items):
-                    replied = _generate(model, condition, items)
+            for turn in cut_turns(batch, condition.setting, len(asked) if model.served else run.batch_size):
+                items = conversations.before(turn)
+                missing = [item for item in items if item.key not in log]
+                if missing:
+                    # A server's replies do not depend on what else is asked, and cost money.
+                    replied = _generate(model, condition, missing if model.served else items)
                     log.add([prediction for prediction in replied if prediction.key not in log])
-                conversations.add(items, log)
+                for item in items:
+                    conversations.add(item, log.reply(item.key))
                 progress.advance(task, len(turn))
+
+
+def _batches(
+    model: ModelUnderTest, condition: Condition, asked: Sequence[EvaluationQuestion], run: EvaluationRun
+) -> list[list[EvaluationQuestion]]:
+    """This process's share: of a served model everything falls to the first one, which holds its cache."""
+    if model.served:
+        return [list(asked)] if run.processes.is_first else []
+    batches = list(cut_batches(asked, condition.setting, run.batch_size))
+    return batches[run.processes.index :: run.processes.count]
 
 
 def _generate(model: ModelUnderTest, condition: Condition, items: Sequence[EvaluationQuestion]) -> list[Prediction]:
@@ -178,8 +198,29 @@ def _generate(model: ModelUnderTest, condition: Condition, items: Sequence[Evalu
     rows = [item.row for item in items]
     replies = model.generator(rows if model.served else open_images(rows))
     seconds = (time.perf_counter() - start) / len(items)
-    pairs = zip(items, replies, strict=True)
-    return [_grade(model.name, condition, item, reply, seconds) for item, reply in pairs if reply is not None]
+    return [
+        _grade(model.name, condition, item, reply, seconds)
+        for item, reply in zip(items, replies, strict=True)
+        if reply is not None
+    ]
+
+
+def _record_evidence(
+    model: str, find: EvidenceFinder, condition: Condition, asked: Sequence[EvaluationQuestion], run: EvaluationRun
+) -> None:
+    with progress_bar(run.quiet) as progress:
+        task = progress.add_task(f"{_label(model, condition)} evidence", total=None)
+        record_evidence(
+            find,
+            asked,
+            {"model": model, **vars(condition)},
+            run.output,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+
+
+def _label(model: str, condition: Condition) -> str:
+    return " ".join(filter(None, [model, condition.setting, condition.split, condition.control]))
 
 
 def _graded_anew(model: str, condition: Condition, asked: EvaluationQuestion, known: Prediction) -> Prediction:
@@ -187,7 +228,9 @@ def _graded_anew(model: str, condition: Condition, asked: EvaluationQuestion, kn
 
 
 def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: Reply, seconds: float) -> Prediction:
-    predicted = parse_verdict(reply.text)
+    question = asked.question
+    verdict, choice = _read(reply.text, question)
+    predicted = verdict if question.choice is None else choice
     return Prediction(
         key=asked.key,
         model=model,
@@ -195,16 +238,28 @@ def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: R
         split=condition.split,
         control=condition.control,
         group_id=asked.inspection.id,
-        question_id=asked.question.id,
+        question_id=question.id,
         level=asked.inspection.level,
-        question=asked.question.question,
+        question=question.question,
         prediction=reply.text,
-        predicted_verdict=predicted,
-        verdict=asked.question.verdict,
-        correct=grade(predicted, asked.question.verdict),
+        predicted_verdict=verdict,
+        verdict=question.verdict,
+        correct=grade(predicted, question.verdict if question.choice is None else question.choice),
         seconds=seconds,
         yes_probability=reply.yes_probability,
+        predicted_choice=choice,
+        choice=question.choice,
     )
+
+
+def _read(reply: str, question: Question) -> tuple[bool | None, str | None]:
+    """Verdict and choice of a reply; where the options are yes and no, the verdict is that of the option chosen."""
+    if question.options is None:
+        return parse_verdict(reply), None
+    choice = parse_choice(reply, question.options)
+    if choice is None or question.verdict is None:
+        return None, choice
+    return parse_verdict(question.options[choice]), choice
 
 
 def _judge(
@@ -228,22 +283,20 @@ def _metrics(
     if run.encoder is not None and asked:
         replies = [prediction.prediction for prediction in predictions]
         sbert = mean_similarity(replies, [item.question.answers[0] for item in asked], run.encoder)
-    return compute_metrics(predictions, scores, run.seed, groups=groups, sbert=sbert)
+    answers = mmad_answers(
+        (item.inspection, item.question, prediction.prediction)
+        for item, prediction in zip(asked, predictions, strict=True)
+    )
+    mmad = {protocol: mmad_figures(answers, protocol, run.seed) for protocol in run.mmad_protocols} if answers else None
+    return compute_metrics(predictions, scores, run.seed, groups=groups, sbert=sbert, mmad=mmad)
 
 
 def asked_groups(asked: Sequence[EvaluationQuestion]) -> dict[str, AskedGroup]:
-    """What was asked, by group.
-
-    Groups are of one physical unit if their source says so; where it says nothing, if their test image is the same file.
-    """
+    """What was asked, by group."""
     inspections = {item.inspection.id: item.inspection for item in asked}
     return {
         name: AskedGroup(
-            inspection.level, sum(q.verdict is not None for q in inspection.questions), _unit_of(inspection)
+            inspection.level, sum(question.is_graded for question in inspection.questions), unit_of(inspection)
         )
         for name, inspection in inspections.items()
     }
-
-
-def _unit_of(inspection: Inspection) -> str:
-    return inspection.test_image if inspection.unit is None else f"{inspection.dataset}/{inspection.unit}"

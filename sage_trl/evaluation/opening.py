@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from sage_trl.errors import DataError, SageError
+from sage_trl.evaluation.evidence import EvidenceFinder
 from sage_trl.evaluation.harness import ModelUnderTest
 from sage_trl.evaluation.inference_settings import InferenceSettings, read_inference_settings
 from sage_trl.evaluation.options import EvaluationOptions
-from sage_trl.evaluation.predictions import Control
 from sage_trl.evaluation.served_model import ServedModel
 from sage_trl.llm_client.arguments import SERVED
 from sage_trl.models.checkpoints import load_pretrained
@@ -23,6 +23,7 @@ from sage_trl.models.plain import load_plain, shares_prefixes
 from sage_trl.models.prompt import FACT_SENTENCE, HARD_FACTS_SENTENCE, REFERENCE_SENTENCE, TEST_SENTENCE, FactUse
 
 PLAIN = "hf:"
+PLAIN_INFERENCE = InferenceSettings(facts="none", reference_in_prompt=True)
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,16 @@ class ModelPlan:
     Attributes:
         name: what the results call it.
         spec: what `--model` said.
-        wants_facts: whether it answers with facts unless they are hidden from it.
+        trained_facts: what became of facts when it was trained.
+        facts: what becomes of them here; `none` where they are hidden from it.
         open: reads the weights; takes the device that the model shall run on.
         served: the model behind a server, if it is one.
     """
 
     name: str
     spec: str
-    wants_facts: bool
+    trained_facts: FactUse
+    facts: FactUse
     open: Callable[[torch.device], ModelUnderTest]
     served: ServedModel | None = None
 
@@ -71,26 +74,21 @@ def _plan(name: str, spec: str, options: EvaluationOptions) -> ModelPlan:
     if spec.startswith(SERVED):
         return _plan_served(name, spec, options)
     if spec.startswith(PLAIN):
-        return ModelPlan(name, spec, False, lambda device: _open_plain(name, _id_of(spec), options, device))
-    inference = read_inference_settings(spec)
+        return ModelPlan(name, spec, "none", "none", lambda device: _open_plain(name, _id_of(spec), options, device))
+    trained = read_inference_settings(spec)
+    inference = trained if options.use_facts else trained.model_copy(update={"facts": "none"})
     return ModelPlan(
-        name, spec, inference.facts != "none", lambda device: _open_ours(name, spec, inference, options, device)
+        name, spec, trained.facts, inference.facts, lambda device: _open_ours(name, spec, inference, options, device)
     )
-
-
-def controls_for(plan: ModelPlan, options: EvaluationOptions) -> tuple[Control | None, ...]:
-    """The controls that a model is measured under."""
-    # A model that was trained without facts loses nothing by --no-facts: that is its ordinary result.
-    return ("no_facts",) if plan.wants_facts and not options.use_facts else options.controls
 
 
 def _plan_served(name: str, spec: str, options: EvaluationOptions) -> ModelPlan:
     if options.service is None:
-        raise SageError(f"--model {spec}: the options name no server\n  remedy: give --base-url")
+        raise SageError(f"--model {spec}: no server is named\n  remedy: give --base-url")
     service = replace(options.service, model=spec.removeprefix(SERVED), yes=True)
     served = ServedModel(service, options.max_new_tokens)
     opened = ModelUnderTest(name, served, served.identity(), served=True)
-    return ModelPlan(name, spec, False, lambda _: opened, served)
+    return ModelPlan(name, spec, "none", "none", lambda _device: opened, served)
 
 
 def _name_of(spec: str) -> str:
@@ -115,13 +113,14 @@ def _open_ours(
     name: str, spec: str, inference: InferenceSettings, options: EvaluationOptions, device: torch.device
 ) -> ModelUnderTest:
     model, processor = load_pretrained(spec, dtype=_dtype_on(device))
-    facts: FactUse = inference.facts if options.use_facts else "none"
+    model = model.to(device)
+    in_prompt = inference.reference_in_prompt
+    finds_evidence = options.evidence and inference.facts == "fusion"
     return ModelUnderTest(
         name=name,
-        generator=ModelReplyGenerator(
-            model.to(device), processor, options.max_new_tokens, facts, inference.reference_in_prompt
-        ),
-        identity=_identity(spec, model, facts, inference.reference_in_prompt, options),
+        generator=ModelReplyGenerator(model, processor, options.max_new_tokens, inference.facts, in_prompt),
+        identity=_identity(spec, model, inference, options),
+        evidence=EvidenceFinder(model, processor, in_prompt) if finds_evidence else None,
     )
 
 
@@ -133,11 +132,11 @@ def _open_plain(name: str, spec: str, options: EvaluationOptions, device: torch.
             model.to(device),
             processor,
             options.max_new_tokens,
-            facts="none",
-            reference_in_prompt=True,
+            PLAIN_INFERENCE.facts,
+            PLAIN_INFERENCE.reference_in_prompt,
             share_prefixes=shares_prefixes(model),
         ),
-        identity={"plain": True, **_identity(spec, model, "none", True, options)},
+        identity={"plain": True, **_identity(spec, model, PLAIN_INFERENCE, options)},
     )
 
 
@@ -145,13 +144,11 @@ def _dtype_on(device: torch.device) -> torch.dtype | str:
     return torch.float32 if device.type == "cpu" else "auto"
 
 
-def _identity(
-    spec: str, model: Any, facts: FactUse, reference_in_prompt: bool, options: EvaluationOptions
-) -> dict[str, Any]:
+def _identity(spec: str, model: Any, inference: InferenceSettings, options: EvaluationOptions) -> dict[str, Any]:
     return {
         "fingerprint": model_fingerprint(spec, getattr(model.config, "_commit_hash", None)),
         "max_new_tokens": options.max_new_tokens,
-        "facts": facts,
-        "reference_in_prompt": reference_in_prompt,
+        "facts": inference.facts,
+        "reference_in_prompt": inference.reference_in_prompt,
         "sentences": [FACT_SENTENCE, HARD_FACTS_SENTENCE, REFERENCE_SENTENCE, TEST_SENTENCE],
     }

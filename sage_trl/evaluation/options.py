@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sage_trl.evaluation.predictions import Control, Setting
+from sage_trl.evaluation.predictions import MMAD_PROTOCOLS, Control, MmadProtocol, Setting
 from sage_trl.judge.model_judge import JudgementOptions
 from sage_trl.llm_client.service import ServiceOptions
 
@@ -16,9 +16,9 @@ class EvaluationOptions:
 
     `models` are specifications, see `plan_models`. `controls` are run one after the other, None standing for the
     unchanged input. `use_facts=False` hides the facts from models that were trained with them, and goes with no other
-    control. `service` is the server of models `openai:NAME`, whatever model it names itself. `sbert` is a
-    sentence-transformers model. `judge` is `rule` or `openai`; the latter is asked at `judge_service`, as `judgements`
-    says.
+    control. `service` is the server of models `openai:NAME`. `sbert` is a sentence-transformers model. `judge` is `rule`
+    or `openai`; the latter is asked at `judge_service`, as `judgements` says. `evidence` writes what
+    the models that fuse facts look at.
     """
 
     models: tuple[str, ...]
@@ -39,4 +39,6 @@ class EvaluationOptions:
     facts: Path | None = None
     use_facts: bool = True
     seed: int = 0
+    evidence: bool = False
     quiet: bool = False
+    mmad_protocols: tuple[MmadProtocol, ...] = MMAD_PROTOCOLS

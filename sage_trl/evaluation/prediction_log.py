@@ -57,6 +57,10 @@ class PredictionLog:
     def __getitem__(self, key: str) -> Prediction:
         return self._known[key]
 
+    def reply(self, key: str) -> str | None:
+        """The reply under that key, None if there is none."""
+        return self._known[key].prediction if key in self._known else None
+
     def add(self, predictions: Sequence[Prediction]) -> None:
         """Write the predictions; returns once they are on the disk."""
         self._appender.append(prediction.model_dump(mode="json") for prediction in predictions)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from sage_trl.records import Fraction, Level, Record, Text, Turns
+from sage_trl.records import Fraction, Letter, Level, Record, Text, Turns
 
 PREDICTIONS_FILE = "predictions.jsonl"
 
@@ -18,6 +18,9 @@ SETTINGS: tuple[Setting, ...] = ("zero_shot", "one_shot")
 Control = Literal["blank_image", "shuffled_reference", "shuffled_facts", "no_facts"]
 CONTROLS: tuple[Control, ...] = ("blank_image", "shuffled_reference", "shuffled_facts")
 """The controls that change the input; `no_facts` only hides the facts and has a switch of its own."""
+
+MmadProtocol = Literal["corrected", "original"]
+MMAD_PROTOCOLS: tuple[MmadProtocol, ...] = ("corrected", "original")
 
 
 def in_turns(setting: Setting, turns: Turns) -> Setting:
@@ -42,8 +45,10 @@ def shows_reference(setting: Setting) -> bool:
 class Prediction(Record):
     """A reply and its grade.
 
-    `verdict` is the true answer, None for an open question, which is then not graded: `correct` is None.
-    `predicted_verdict` is None if the reply holds no readable verdict, which is wrong wherever there is a true one.
+    `verdict` is the true answer, None for a question that is not answered by yes or no; `choice` is the letter of the
+    right option, None without options. A question with neither is open, and not graded: `correct` is None.
+    `predicted_verdict` and `predicted_choice` are None if the reply holds no readable one, which is wrong wherever there
+    is a true one.
     `seconds` is the reply's share of its batch's generation time. `yes_probability` is the chance that the model gave to
     yes against no at the start of its answer, None where it cannot tell.
     """
@@ -63,20 +68,29 @@ class Prediction(Record):
     correct: bool | None
     seconds: Annotated[float, Field(ge=0.0)]
     yes_probability: Fraction | None = None
+    predicted_choice: Letter | None = None
+    choice: Letter | None = None
 
     @model_validator(mode="after")
     def _grade_follows_from_the_verdicts(self) -> Prediction:
-        if self.correct != grade(self.predicted_verdict, self.verdict):
-            raise ValueError(
-                f"correct is {self.correct}, but the predicted verdict is {self.predicted_verdict} "
-                f"and the true one {self.verdict}"
-            )
+        if self.correct != grade(self.answer, self.truth):
+            raise ValueError(f"correct is {self.correct}, but the predicted answer is {self.answer}, the true {self.truth}")
         return self
 
+    @property
+    def answer(self) -> bool | str | None:
+        """What the reply says: a letter where there are options, else a verdict; None if unreadable."""
+        return self.predicted_verdict if self.choice is None else self.predicted_choice
 
-def grade(predicted_verdict: bool | None, verdict: bool | None) -> bool | None:
-    """Whether a predicted verdict is right; None for an open question."""
-    return None if verdict is None else predicted_verdict == verdict
+    @property
+    def truth(self) -> bool | str | None:
+        """The true answer; None for an open question."""
+        return self.verdict if self.choice is None else self.choice
+
+
+def grade(predicted: bool | str | None, true: bool | str | None) -> bool | None:
+    """Whether a predicted verdict or choice is right; None for an open question."""
+    return None if true is None else predicted == true
 
 
 def results_key(setting: str, split: str, control: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
@@ -12,17 +12,20 @@ from transformers.utils.logging import disable_progress_bar
 
 from sage_trl.data.dataset import AdPlDirectory, read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
+from sage_trl.errors import DataError
 from sage_trl.evaluation.comparison import compare_models
-from sage_trl.evaluation.consent import agree_on_cost, find_charges
+from sage_trl.evaluation.consent import Charge, agree_on_cost
+from sage_trl.evaluation.conversations import as_asked
 from sage_trl.evaluation.evaluation_record import EvaluationRecord, note_evaluation, refuse_other_dataset
 from sage_trl.evaluation.harness import EvaluationRun, Measured, measure
 from sage_trl.evaluation.judgements import judged_reply, merge_judgements
 from sage_trl.evaluation.metrics import mean_criteria
 from sage_trl.evaluation.model_judging import ReplyJudge
-from sage_trl.evaluation.opening import ModelPlan, controls_for, plan_models
+from sage_trl.evaluation.opening import ModelPlan, plan_models
 from sage_trl.evaluation.options import EvaluationOptions
-from sage_trl.evaluation.predictions import Prediction, Setting, results_key
+from sage_trl.evaluation.predictions import Control, Setting, results_key
 from sage_trl.evaluation.processes import Processes, launched_processes
+from sage_trl.evaluation.questions import build_questions
 from sage_trl.evaluation.report import COMPARISONS_FILE, Results, merge_metrics
 from sage_trl.evaluation.similarity import open_sentence_encoder
 from sage_trl.judge.rule import RuleJudge
@@ -51,13 +54,17 @@ def run_evaluation(options: EvaluationOptions) -> Results:
 def _run(options: EvaluationOptions, processes: Processes) -> Results:
     encoder = None if options.sbert is None else open_sentence_encoder(options.sbert)
     plans = plan_models(options)
+    if options.evidence and all(plan.facts != "fusion" for plan in plans):
+        raise DataError(
+            "--evidence: no model fuses facts\n  remedy: leave it out, or evaluate a model of recipes/sfe.yaml"
+        )
     refuse_other_dataset(options.output, options.dataset)
     directory = read_ad_pl(options.dataset)
     facts_file = options.facts or options.dataset / FACTS_FILE
-    facts = read_facts(facts_file) if options.use_facts and any(plan.wants_facts for plan in plans) else None
+    facts = read_facts(facts_file) if any(plan.facts != "none" for plan in plans) else None
     judge = _open_judge(directory, options)
     if processes.is_first:
-        agree_on_cost(list(find_charges(plans, judge, directory, options)), options.quiet)
+        agree_on_cost(list(_charges(plans, judge, directory, options)), options.quiet)
     if options.dry_run:
         return {}
     if options.quiet or not processes.is_first:
@@ -66,11 +73,11 @@ def _run(options: EvaluationOptions, processes: Processes) -> Results:
     by_key: dict[str, dict[str, Measured]] = {}
     for plan in plans:
         name, model = plan.name, plan.open(processes.device)
-        for control, setting in product(controls_for(plan, options), options.settings):
+        for control, setting in product(_controls_for(plan, options), options.settings):
             run = EvaluationRun(
                 directory=directory,
                 output=options.output,
-                facts=facts if plan.wants_facts else None,
+                facts=facts if plan.facts != "none" else None,
                 judge=RuleJudge() if options.judge == "rule" else None,
                 encoder=encoder,
                 control=control,
@@ -79,6 +86,7 @@ def _run(options: EvaluationOptions, processes: Processes) -> Results:
                 seed=options.seed,
                 quiet=options.quiet,
                 processes=processes,
+                mmad_protocols=options.mmad_protocols,
             )
             by_split = measure(model, setting, options.splits, run)
             if not processes.is_first:
@@ -103,6 +111,39 @@ def _open_judge(directory: AdPlDirectory, options: EvaluationOptions) -> ReplyJu
     if options.judge_service is None:
         return None
     return ReplyJudge(directory, replace(options.judge_service, yes=True), options.judgements)
+
+
+def _charges(
+    plans: Sequence[ModelPlan], judge: ReplyJudge | None, directory: AdPlDirectory, options: EvaluationOptions
+) -> Iterator[Charge]:
+    """What the user has to agree to: replies of served models, and their judgement."""
+    for plan in plans:
+        if plan.served is not None and options.service is not None:
+            # At most: in a conversation each reply comes back as a part of the next prompt.
+            longest = "word" * options.max_new_tokens
+            rows = [
+                asked.row
+                for control, setting, split in product(_controls_for(plan, options), options.settings, options.splits)
+                for asked in as_asked(
+                    build_questions(
+                        directory,
+                        None,
+                        split=split,
+                        setting=setting,
+                        control=control,
+                        limit=options.limit,
+                        seed=options.seed,
+                        identity={},
+                    ),
+                    setting,
+                    lambda _asked: longest,
+                )
+            ]
+            yield Charge(f"ask {plan.name}", plan.served.estimate(rows), options.service)
+    if judge is not None and options.judge_service is not None:
+        inspections = [row for split in options.splits for row in directory.select(splits=[split])[: options.limit]]
+        times = sum(len(_controls_for(plan, options)) * len(options.settings) for plan in plans)
+        yield Charge("judge", judge.estimate(inspections, times), options.judge_service)
 
 
 def _note_rule_scores(measured: Iterable[Measured], output: Path) -> None:
@@ -150,12 +191,8 @@ def _comparisons(by_key: Mapping[str, Mapping[str, Measured]], seed: int) -> lis
         }
         for key, by_model in by_key.items()
         for first, second in combinations(by_model, 2)
-        if _graded(by_model[first].predictions) & _graded(by_model[second].predictions)
+        if by_model[first].metrics.questions
     ]
-
-
-def _graded(predictions: Sequence[Prediction]) -> set[tuple[str, str]]:
-    return {(row.group_id, row.question_id) for row in predictions if row.verdict is not None}
 
 
 def _record(options: EvaluationOptions, plan: ModelPlan, setting: Setting, facts: Path | None) -> EvaluationRecord:
@@ -167,3 +204,8 @@ def _record(options: EvaluationOptions, plan: ModelPlan, setting: Setting, facts
         settings=[setting],
         models={plan.name: plan.spec},
     )
+
+
+def _controls_for(plan: ModelPlan, options: EvaluationOptions) -> tuple[Control | None, ...]:
+    # A model that was trained without facts loses nothing by --no-facts: that is its ordinary result.
+    return ("no_facts",) if plan.trained_facts != plan.facts else options.controls

@@ -179,6 +179,14 @@ def encode_images(processor: Any, images: Sequence[Image]) -> dict[str, Tensor]:
     return inputs
 
 
+def move_to_model(batch: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """A batch on the model's device, its floating-point tensors in the model's type."""
+    return {
+        name: value.to(device=model.device, dtype=model.dtype if value.is_floating_point() else value.dtype)
+        for name, value in batch.items()
+    }
+
+
 def counts_tiles(processor: Any) -> bool:
     """Whether the backbone's image features come by tile, not by image."""
     return hasattr(processor, "count_tiles")
