@@ -40,8 +40,8 @@ class ReplyGenerator(Protocol):
 class ModelUnderTest:
     """A model with the name that results carry and what identifies its replies (weights, prompt, generation).
 
-    A generator that is `served` gets a whole split at once, with paths for images, and shows its progress itself; others
-    get batches with decoded images. `evidence`, if given, finds what the model looked at, for `evidence.jsonl`.
+    A generator that is `served` gets a whole split at once, with paths for images, and shows its progress itself;
+    others get batches with decoded images. `evidence`, if given, finds what the model looked at, for `evidence.jsonl`.
     """
 
     name: str
@@ -65,8 +65,8 @@ class EvaluationRun:
     """What is the same for all models of one evaluation.
 
     `facts` is None for a model that takes none. `limit` counts groups per split. `seed` is that of the shuffling
-    controls and of the bootstrap. `encoder` measures SBERT similarity to the best answers. `mmad_protocols` are those by
-    which questions of MMAD are counted.
+    controls and of the bootstrap. `encoder` measures SBERT similarity to the best answers. `mmad_protocols` are those
+    by which questions of MMAD are counted.
     """
 
     directory: AdPlDirectory

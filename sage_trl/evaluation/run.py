@@ -16,10 +16,11 @@ from sage_trl.errors import DataError
 from sage_trl.evaluation.comparison import compare_models
 from sage_trl.evaluation.consent import Charge, agree_on_cost
 from sage_trl.evaluation.conversations import as_asked
+from sage_trl.evaluation.criterion_intervals import criterion_intervals
 from sage_trl.evaluation.evaluation_record import EvaluationRecord, note_evaluation, refuse_other_dataset
 from sage_trl.evaluation.harness import EvaluationRun, Measured, measure
-from sage_trl.evaluation.judgements import judged_reply, merge_judgements
-from sage_trl.evaluation.metrics import mean_criteria
+from sage_trl.evaluation.judgements import JudgedReply, judged_reply, merge_judgements
+from sage_trl.evaluation.metrics import Metrics, mean_criteria
 from sage_trl.evaluation.model_judging import ReplyJudge
 from sage_trl.evaluation.opening import ModelPlan, plan_models
 from sage_trl.evaluation.options import EvaluationOptions
@@ -102,7 +103,7 @@ def _run(options: EvaluationOptions, processes: Processes) -> Results:
     if len(options.models) > 1 and processes.is_first:
         write_json(options.output / COMPARISONS_FILE, _comparisons(by_key, options.seed))
     if judge is not None and processes.is_first:
-        _judge(judge, by_key, results, options.output)
+        _judge(judge, by_key, results, options)
     return results
 
 
@@ -117,10 +118,10 @@ def _charges(
     plans: Sequence[ModelPlan], judge: ReplyJudge | None, directory: AdPlDirectory, options: EvaluationOptions
 ) -> Iterator[Charge]:
     """What the user has to agree to: replies of served models, and their judgement."""
+    # At most: in a conversation each reply comes back as a part of the next prompt.
+    longest = "word" * options.max_new_tokens
     for plan in plans:
         if plan.served is not None and options.service is not None:
-            # At most: in a conversation each reply comes back as a part of the next prompt.
-            longest = "word" * options.max_new_tokens
             rows = [
                 asked.row
                 for control, setting, split in product(_controls_for(plan, options), options.settings, options.splits)
@@ -156,7 +157,9 @@ def _note_rule_scores(measured: Iterable[Measured], output: Path) -> None:
         merge_judgements(output, judged)
 
 
-def _judge(judge: ReplyJudge, by_key: Mapping[str, Mapping[str, Measured]], results: Results, output: Path) -> None:
+def _judge(
+    judge: ReplyJudge, by_key: Mapping[str, Mapping[str, Measured]], results: Results, options: EvaluationOptions
+) -> None:
     """Have all replies judged, and put the scores into `judgements.jsonl`, `metrics.json` and `results`.
 
     Raises:
@@ -169,14 +172,26 @@ def _judge(judge: ReplyJudge, by_key: Mapping[str, Mapping[str, Measured]], resu
         unscored = len(one.predictions) - len(rows)
         if stopped is not None and unscored:
             continue
-        means = mean_criteria([(row.type, row.location, row.logic) for row in rows]) if rows else None
-        metrics = one.metrics.model_copy(update={"mle": means, "mle_unscored": unscored})
-        results[name][key] = metrics.as_json()
+        results[name][key] = _with_scores(one, rows, options.seed).as_json()
         judged[one.judged_by(judge.name)] = rows
-    merge_judgements(output, judged)
-    merge_metrics(output, results)
+    merge_judgements(options.output, judged)
+    merge_metrics(options.output, results)
     if stopped is not None:
         raise stopped
+
+
+def _with_scores(measured: Measured, rows: Sequence[JudgedReply], seed: int) -> Metrics:
+    """The figures with the scores of a language model, which may lack some replies."""
+    scores = [(row.type, row.location, row.logic) for row in rows]
+    units = [measured.groups[row.group_id].unit for row in rows]
+    intervals = criterion_intervals("mle", scores, units, seed)
+    return measured.metrics.model_copy(
+        update={
+            "mle": mean_criteria(scores) if scores else None,
+            "mle_unscored": len(measured.predictions) - len(rows),
+            "intervals": {**measured.metrics.intervals, **intervals},
+        }
+    )
 
 
 def _comparisons(by_key: Mapping[str, Mapping[str, Measured]], seed: int) -> list[dict[str, Any]]:
@@ -191,8 +206,13 @@ def _comparisons(by_key: Mapping[str, Mapping[str, Measured]], seed: int) -> lis
         }
         for key, by_model in by_key.items()
         for first, second in combinations(by_model, 2)
-        if by_model[first].metrics.questions
+        if _graded(by_model[first]) & _graded(by_model[second])
     ]
+
+
+def _graded(measured: Measured) -> set[tuple[str, str]]:
+    """The questions that a model was graded on; a server may have left any of them without a reply."""
+    return {(row.group_id, row.question_id) for row in measured.predictions if row.correct is not None}
 
 
 def _record(options: EvaluationOptions, plan: ModelPlan, setting: Setting, facts: Path | None) -> EvaluationRecord:

@@ -113,7 +113,7 @@ def test_grades_and_predictions_file(ad_pl: Path, tmp_path: Path) -> None:
     written = lines(tmp_path)
     assert len(written) == ONE_SHOT_QUESTIONS
     names = "key model setting group_id question_id level question prediction predicted_verdict verdict correct seconds"
-    assert set(written[0]) == {*names.split(), "split", "control", "yes_probability"}
+    assert set(written[0]) == {*names.split(), "split", "control", "yes_probability", "choice", "predicted_choice"}
     assert {line["predicted_verdict"] for line in written} == {True, None}
 
 

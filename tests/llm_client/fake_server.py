@@ -102,7 +102,7 @@ class FakeServer:
         if refused:
             return {"error": {"message": REFUSALS[refused], "param": refused}}
         word = self.options.refuses_word
-        return {"error": {"message": "against our policy"}} if word and word in json.dumps(body["messages"]) else None
+        return {"error": {"message": "against our policy"}} if word and word in json.dumps(body) else None
 
     def completion(self, body: dict[str, Any], fault: str | None) -> bytes:
         """Charge for a request and make its answer."""
@@ -260,7 +260,7 @@ async def main() -> None:
     parser.add_argument("--status", default="", help="STATUS:BODY, the answer to everything")
     parser.add_argument("--no-schema", action="store_true")
     parser.add_argument("--refuses", nargs="*", default=[], choices=REFUSALS, help="parameters that the model lacks")
-    parser.add_argument("--refuses-word", default="", help="requests with this in a message are refused")
+    parser.add_argument("--refuses-word", default="", help="requests that hold this are refused")
     parser.add_argument("--inspects", action="store_true", help="answer a chat without a system message yes or no")
     parser.add_argument("--raw-text", action="store_true", help="write letters beyond ASCII as they are, not escaped")
     parser.add_argument("--says", default="", help="added to every rationale")

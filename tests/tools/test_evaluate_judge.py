@@ -89,6 +89,8 @@ def test_scores_rationales_and_resuming(
         **{name: pytest.approx(fmean(score[name] for score in expected)) for name in ("type", "location", "logic")},
         "mean": pytest.approx(fmean(sum(score.values()) / 3 for score in expected)),
     }
+    low, high = entry(tmp_path)["intervals"]["mle/mean"]
+    assert 1 <= low <= mle["mean"] <= high <= 5
     assert (entry(tmp_path)["mle_unscored"], entry(tmp_path)["mle_rule"]) == (0, None)
     judged = {(row["group_id"], row["question_id"]): row for row in lines(tmp_path / "out" / "judgements.jsonl")}
     assert len(judged) == REPLIES
@@ -162,4 +164,5 @@ def test_the_rule_judge_writes_its_lines_too(evaluate: RunTool, tmp_path: Path) 
 
     rows = lines(tmp_path / "out" / "judgements.jsonl")
     assert [(row["judge"], row["rationale"]) for row in rows] == [("rule", None)] * REPLIES
+    assert "mle_rule/type" in entry(tmp_path)["intervals"]
     assert entry(tmp_path)["mle_rule"]["type"] == pytest.approx(fmean(row["type"] for row in rows))

@@ -85,7 +85,7 @@ def test_nothing_is_sent_without_consent(
 def test_a_cap_stops_it_and_the_same_command_goes_on(evaluate: RunTool, serve: Serve, tmp_path: Path) -> None:
     server = serve("--inspects")
 
-    assert evaluate(server, "--yes", "--max-cost", "0.02", "--concurrency", "1") == 4
+    assert evaluate(server, "--yes", "--max-cost", "0.0085", "--concurrency", "1") == 4
     assert 0 < charged(server) < QUESTIONS
     assert not (tmp_path / "out" / "metrics.json").exists()
     assert evaluate(server, "--yes", "--max-cost", "9", "--quiet") == 0
@@ -106,6 +106,26 @@ def test_questions_without_a_reply_are_missing_and_told(
     shown = capsys.readouterr()
     assert "against our policy" in shown.err and "g0/q1" in shown.err and "4 (4 unanswered)" in shown.out
     assert evaluate(server, "--yes", "--quiet") == 3, "what is in quarantine stays there"
+
+
+def test_a_model_without_any_reply_does_not_undo_the_others(evaluate: RunTool, serve: Serve, tmp_path: Path) -> None:
+    server = serve("--inspects", "--refuses-word", "lab/mute")
+
+    assert evaluate(server, "--yes", "--quiet", "--model", "openai:lab/vlm", "openai:lab/mute", "--judge", "rule") == 3
+
+    mute = read_json(tmp_path / "out" / "metrics.json")["mute"]["one_shot"]
+    assert (mute["questions"], mute["accuracy"], mute["unanswered"], mute["mle_rule"]) == (0, None, QUESTIONS, None)
+    assert entry(tmp_path)["questions"] == QUESTIONS
+    assert read_json(tmp_path / "out" / "comparisons.json") == []
+
+
+def test_a_conversation_ends_where_no_reply_came(evaluate: RunTool, serve: Serve, tmp_path: Path) -> None:
+    server = serve("--inspects", "--refuses-word", "scratched?")  # the first question of each group
+
+    assert evaluate(server, "--yes", "--quiet", "--turns", "conversation") == 3
+
+    assert entry(tmp_path, "one_shot_conversation")["unanswered"] == QUESTIONS
+    assert sum(server.stats()["received"].values()) == QUESTIONS / 2, "the second questions were not asked"
 
 
 def test_faults_on_the_way_change_no_reply(evaluate: RunTool, serve: Serve, tmp_path: Path) -> None:
