@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sage_trl.records import Fraction, Record, Score, Text
 
@@ -42,7 +42,7 @@ class Judgement(Record):
 
 
 class Patch(Record):
-    """One of the K selected patches (eq. 1): its box in the test image and its similarity to the reference."""
+    """A patch that facts attend to: its box in the test image, and its similarity to the reference if there is one."""
 
     box: Annotated[tuple[Fraction, Fraction, Fraction, Fraction], Field(strict=False)]
     similarity: float | None
@@ -56,8 +56,12 @@ class AttendedFact(Record):
 
 
 class Evidence(Record):
-    """Where a model looked on one group's test image; patches with the lowest similarity first."""
+    """Where a model looked on one group's test image.
 
+    With a reference the patches are the K selected ones, the lowest similarity first; without one all of the image.
+    """
+
+    key: str | None = None
     model: Text
     setting: Text
     split: Text
@@ -65,3 +69,10 @@ class Evidence(Record):
     group_id: Text
     patches: Annotated[tuple[Patch, ...], Field(strict=False)]
     facts: Annotated[tuple[AttendedFact, ...], Field(strict=False)]
+
+    @model_validator(mode="after")
+    def _attention_goes_to_the_patches(self) -> Evidence:
+        for fact in self.facts:
+            if len(fact.attention) != len(self.patches):
+                raise ValueError(f"{len(fact.attention)} shares of attention for {len(self.patches)} patches")
+        return self

@@ -68,7 +68,7 @@ function filter() {
 
 const watcher = new IntersectionObserver((entries) => {
   if (entries.some((entry) => entry.isIntersecting)) grow();
-}, { rootMargin: "400px" });
+}, { root: by("list"), rootMargin: "400px" });
 
 function grow(least = 0) {
   const list = by("list");
@@ -105,7 +105,7 @@ function mark(outcome, title) {
 function show(place, { scroll = true } = {}) {
   const total = state.matches.length;
   state.at = place;
-  grow(place + 1);
+  if (by("list").querySelectorAll("button").length <= place) grow(place + 1);
   by("previous").disabled = place <= 0;
   by("next").disabled = place >= total - 1;
   by("position").textContent = total ? `${(place + 1).toLocaleString("en")} of ${total.toLocaleString("en")}` : "0 of 0";
@@ -117,8 +117,9 @@ function show(place, { scroll = true } = {}) {
   // Only the list may move, not the page.
   if (scroll) {
     const list = by("list");
-    list.scrollTop = current.offsetTop - list.offsetTop - list.clientHeight / 3;
-    list.scrollLeft = current.offsetLeft - list.offsetLeft - list.clientWidth / 3;
+    const [own, all] = [current.getBoundingClientRect(), list.getBoundingClientRect()];
+    list.scrollTop += own.top - all.top - list.clientHeight / 3;
+    list.scrollLeft += own.left - all.left - list.clientWidth / 3;
   }
   const [number, , , , asked] = index.items[state.matches[place]];
   const shown = group(number);
@@ -194,8 +195,11 @@ function drawEvidence(shown) {
   place.replaceChildren();
   const evidence = state.evidence;
   if (evidence?.patches.length) {
-    place.append(make("h4", {}, `Most distinct patches, with their similarity to the reference (${nameOf(evidence)})`),
-      make("ol", { class: "patches" }, ...evidence.patches.map((patch, rank) => {
+    const isCompared = evidence.patches[0].similarity !== null;
+    const count = evidence.all > evidence.patches.length ? `${evidence.patches.length} of ${evidence.all.toLocaleString("en")} patches` : "Patches";
+    const heading = isCompared ? "Most distinct patches, with their similarity to the reference" : `${count} that the facts attend to; there is no reference`;
+    place.append(make("h4", {}, `${heading} (${nameOf(evidence)})`),
+      make("ol", { class: "patches", hidden: !isCompared && "" }, ...evidence.patches.map((patch, rank) => {
         const button = make("button", { type: "button" }, `${rank + 1}: ${digits(patch.similarity)}`);
         for (const [event, lit] of [["mouseenter", true], ["focus", true], ["mouseleave", false], ["blur", false]]) {
           button.addEventListener(event, () => by("stage").querySelectorAll("rect.patch")[rank]?.classList.toggle("lit", lit));
@@ -248,7 +252,7 @@ function overlay(shown) {
       add(box, "patch", attention === null ? 0.12 : (0.85 * attention[rank]) / most);
       const text = attention === null ? digits(similarity) : `${Math.round(100 * attention[rank])}%`;
       // Where patches are smaller than their number, the list below has it.
-      if ((box[2] - box[0]) * stage.clientWidth < 34) return;
+      if ((box[2] - box[0]) * stage.clientWidth < 34 || text === "–") return;
       labels.push(make("span", { class: "value", style: `left: ${50 * (box[0] + box[2])}%; top: ${50 * (box[1] + box[3])}%` }, text));
     });
   }
