@@ -95,6 +95,8 @@ def _group_chart(title: str, by_setting: Mapping[str, Mapping[str, Figures]]) ->
             known = [
                 (row, found[model]) for row, model in enumerate(models) if found.get(model, {}).get("acc_g") is not None
             ]
+            if not known:
+                continue
             values = [100 * figures["acc_g"] for _, figures in known]
             bounds = [figures["intervals"].get("acc_g") or [figures["acc_g"]] * 2 for _, figures in known]
             whiskers = [

@@ -30,7 +30,9 @@ class Training:
     @property
     def learns_preferences(self) -> bool:
         """Whether it is a run of stage 2."""
-        return self.stage in _PREFERENCE_STAGES if self.stage else bool(self.curve("rewards/margins")[0])
+        if self.stage is not None:
+            return self.stage in _PREFERENCE_STAGES
+        return any(name.startswith("rewards/") for entry in self.log for name in entry)
 
     def curve(self, name: str) -> Curve:
         """Steps and values of one logged figure; empty where it was not logged."""
