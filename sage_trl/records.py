@@ -89,8 +89,8 @@ class Question(Record):
 
     `verdict` is the true yes/no answer, None for an open question. A multiple-choice question has `options`, letter ->
     text, and `choice`, the letter of the right one; the options stand in the question too, one a line ("A. Scratch"),
-    unless they are a mere yes and no, which `verdict` then says as well. `type` is what its benchmark calls this kind of
-    question. What a question does not have is not written.
+    unless they are a mere yes and no, which `verdict` then says as well. `type` is what its benchmark calls this kind
+    of question. What a question does not have is not written.
     """
 
     id: Text
@@ -117,7 +117,9 @@ class Question(Record):
     def _choice_is_an_option(self) -> Question:
         options = self.options or {}
         if (self.options is None) != (self.choice is None) or (self.choice is not None and self.choice not in options):
-            raise ValueError(f"choice {self.choice!r} is none of the options {', '.join(options) or '(there are none)'}")
+            raise ValueError(
+                f"choice {self.choice!r} is none of the options {', '.join(options) or '(there are none)'}"
+            )
         return self
 
     @model_serializer(mode="wrap")

@@ -11,8 +11,8 @@ from scipy.stats import norm, t
 
 DRAWS = 1000
 CONFIDENCE = 0.95
-# From 2, 3 and 5 units of 60 questions, bootstrap intervals held the truth 55, 80 and 90% of the time, the jackknife's 93,
-# 95 and 95%; from 8 on they are alike. No number of draws helps: the ends are the extreme units.
+# From 2, 3 and 5 units of 60 questions, bootstrap intervals held the truth 55, 80 and 90% of the time, the jackknife's
+# 93, 95 and 95%; from 8 on they are alike. No number of draws helps: the ends are the extreme units.
 FEW_UNITS = 8
 
 Array = npt.NDArray[np.float64]
@@ -35,8 +35,8 @@ def bootstrap_intervals(
         draws: how often as many units are drawn as there are.
 
     Returns:
-        name -> (low, high), for the figures that are defined in at least one of the samples drawn; by the jackknife, for
-        those that are defined whichever unit is left out.
+        name -> (low, high), for the figures that are defined in at least one of the samples drawn; by the jackknife,
+        for those that are defined whichever unit is left out.
     """
     units = len(counts)
     if units < FEW_UNITS:

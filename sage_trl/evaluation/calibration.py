@@ -25,7 +25,7 @@ class CalibrationBin(Record):
 
 
 class Calibration(Record):
-    """Reliability bins, expected calibration error and Brier score of the yes-probability, and of how many questions."""
+    """Reliability bins, expected calibration error and Brier score of the yes-probability of so many questions."""
 
     questions: int
     bins: tuple[CalibrationBin, ...]

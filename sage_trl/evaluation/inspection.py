@@ -50,7 +50,7 @@ def inspect_pair(
     Raises:
         DataError: a model that fuses no facts, or a file that cannot be used.
     """
-    images = {"images": [open_image(test)], "reference_image": None if reference is None else open_image(reference)}
+    test_picture, reference_picture = open_image(test), None if reference is None else open_image(reference)
     settings = read_inference_settings(model_name)
     if settings.facts != "fusion":
         raise DataError.at(
@@ -64,13 +64,20 @@ def inspect_pair(
     if has_accelerator:
         model = model.to(torch.accelerator.current_accelerator())
     rows = [
-        {**images, "facts": list(facts), "prompt": question_messages(text), "group_id": test.name, "question_id": text}
+        {
+            "images": [test_picture],
+            "reference_image": reference_picture,
+            "facts": list(facts),
+            "prompt": question_messages(text),
+            "group_id": test.name,
+            "question_id": text,
+        }
         for text in questions
     ]
     reply = ModelReplyGenerator(model, processor, max_new_tokens, "fusion", settings.reference_in_prompt)
     [evidence] = EvidenceFinder(model, processor, settings.reference_in_prompt)(rows[:1])
     answers = tuple(one.text for one in reply(rows))
-    return PairInspection(images["images"][0], images["reference_image"], answers, evidence)
+    return PairInspection(test_picture, reference_picture, answers, evidence)
 
 
 def choose_facts(given: Sequence[str], test: Path) -> list[str]:

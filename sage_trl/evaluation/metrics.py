@@ -156,7 +156,7 @@ def _majority_accuracy(graded: Sequence[Prediction]) -> float | None:
 def _calibration(graded: Sequence[Prediction]) -> Calibration | None:
     told = [(row.yes_probability, row.verdict) for row in graded if row.verdict is not None]
     known = [(chance, verdict) for chance, verdict in told if chance is not None]
-    return calibrate(*zip(*known, strict=True)) if known else None
+    return calibrate([chance for chance, _ in known], [verdict for _, verdict in known]) if known else None
 
 
 def _known(value: Any) -> float | None:

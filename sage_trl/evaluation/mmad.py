@@ -1,12 +1,12 @@
 """MMAD's numbers (Jiang et al., ICLR 2025): accuracy by question type and dataset, and their averages.
 
 Detection is the mean of the accuracies on normal and on defective images, the average of a dataset the mean over its
-question types, and a type's accuracy the mean over the datasets: so MMAD defines them, and so both protocols count. They
-differ in what the benchmark's published script does otherwise than one would expect:
+question types, and a type's accuracy the mean over the datasets: so MMAD defines them, and so both protocols count.
+They differ in what the benchmark's published script does otherwise than one would expect:
 
 | | `original` | `corrected` |
 |---|---|---|
-| reply | the last capital A to E that stands alone, articles too; without one, the option most alike in letters | `parse_choice` |
+| reply | the last capital A to E that stands alone, articles too; else the option most alike | `parse_choice` |
 | letter that cannot be counted | leaves the count, and the next answer with it | is a wrong answer |
 | normal image | "good" stands anywhere in its path | it has no defect |
 | nothing asked of a type in a dataset, or no normal image | counts as accuracy 0 | is left out of the mean |

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.cm import ScalarMappable
@@ -58,11 +59,12 @@ def draw_overlay(test: Image, reference: Image | None, evidence: Evidence, path:
         label, colour_map = "similarity to the reference", "autumn"
     colours = ScalarMappable(Normalize(min(values), max(values)), colour_map)
     # The most distinct last, so that it is on top.
-    for number, box, value in reversed(list(zip(range(1, len(boxes) + 1), boxes, values, strict=True))):
+    shades = colours.to_rgba(np.asarray(values))
+    for number, box, shade in reversed(list(zip(range(1, len(boxes) + 1), boxes, shades, strict=True))):
         if reference is None:
-            panels[0].add_patch(Rectangle(*box, facecolor=colours.to_rgba(value), alpha=0.5, linewidth=0))
+            panels[0].add_patch(Rectangle(*box, facecolor=shade, alpha=0.5, linewidth=0))
         else:
-            _outline(panels[0], box, str(number), colours.to_rgba(value))
+            _outline(panels[0], box, str(number), shade)
     if reference is not None:
         panels[1].set_title("reference")
         panels[1].imshow(reference)

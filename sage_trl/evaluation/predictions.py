@@ -47,10 +47,10 @@ class Prediction(Record):
 
     `verdict` is the true answer, None for a question that is not answered by yes or no; `choice` is the letter of the
     right option, None without options. A question with neither is open, and not graded: `correct` is None.
-    `predicted_verdict` and `predicted_choice` are None if the reply holds no readable one, which is wrong wherever there
-    is a true one.
-    `seconds` is the reply's share of its batch's generation time. `yes_probability` is the chance that the model gave to
-    yes against no at the start of its answer, None where it cannot tell.
+    `predicted_verdict` and `predicted_choice` are None if the reply holds no readable one, which is wrong wherever
+    there is a true one.
+    `seconds` is the reply's share of its batch's generation time. `yes_probability` is the chance that the model gave
+    to yes against no at the start of its answer, None where it cannot tell.
     """
 
     key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -74,7 +74,9 @@ class Prediction(Record):
     @model_validator(mode="after")
     def _grade_follows_from_the_verdicts(self) -> Prediction:
         if self.correct != grade(self.answer, self.truth):
-            raise ValueError(f"correct is {self.correct}, but the predicted answer is {self.answer}, the true {self.truth}")
+            raise ValueError(
+                f"correct is {self.correct}, but the predicted answer is {self.answer}, the true {self.truth}"
+            )
         return self
 
     @property

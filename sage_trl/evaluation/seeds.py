@@ -14,7 +14,13 @@ from sage_trl.errors import DataError
 from sage_trl.evaluation.report import METRICS_FILE, Results, percent, read_metrics
 from sage_trl.records import Record
 
-SEED_FIGURES = {"accuracy": "accuracy", "accuracy_macro": "macro", "acc_g": "Acc-G", "balanced_accuracy": "balanced", "f1": "F1"}
+SEED_FIGURES = {
+    "accuracy": "accuracy",
+    "accuracy_macro": "macro",
+    "acc_g": "Acc-G",
+    "balanced_accuracy": "balanced",
+    "f1": "F1",
+}
 """Figures of `metrics.json` that the table shows, all of them fractions, and the heads of their columns."""
 
 
@@ -22,8 +28,8 @@ class SeedFigure(Record):
     """One figure over its seeds.
 
     `mean` is None where some seed has no such figure. `interval` reaches from the lowest to the highest bound of the
-    seeds' own 95% intervals over physical units, so it holds what may come of other units and of other seeds; None where
-    some seed has none.
+    seeds' own 95% intervals over physical units, so it holds what may come of other units and of other seeds; None
+    where some seed has none.
     """
 
     mean: float | None
@@ -73,7 +79,9 @@ def collect_seeds(runs: Sequence[Path]) -> dict[str, dict[str, dict[str, SeedFig
 
 def _check_same(first: tuple[Path, Results], other: tuple[Path, Results]) -> None:
     def asked(results: Results) -> dict[tuple[str, str], int]:
-        return {(model, key): figures["questions"] for model, entry in results.items() for key, figures in entry.items()}
+        return {
+            (model, key): figures["questions"] for model, entry in results.items() for key, figures in entry.items()
+        }
 
     ours, theirs = asked(first[1]), asked(other[1])
     for name in sorted(ours.keys() | theirs.keys()):

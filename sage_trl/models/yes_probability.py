@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -39,18 +40,19 @@ class YesProbability(LogitsProcessor):
     151,000. What the model's generation settings do to the scores, such as a repetition penalty, is done before.
 
     Attributes:
-        of_rows: one probability a row, 0-1, to six places; None where neither word has any. Empty before the first step.
+        of_rows: one probability a row, 0-1, to six places; None where neither word has any.
+            Empty before the first step.
     """
 
     def __init__(self, tokens: YesNoTokens) -> None:
         self._tokens = tokens
         self.of_rows: list[float | None] = []
 
-    def __call__(self, input_ids: LongTensor, scores: Tensor) -> Any:
+    def __call__(self, input_ids: LongTensor, scores: Tensor) -> Any:  # noqa: ARG002
         """See `LogitsProcessor`; scores `[rows, vocabulary]`."""
         if not self.of_rows:
             yes, no = (scores[:, list(ids)].double().logsumexp(dim=1) for ids in self._tokens)
             # Both are minus infinity where both words are suppressed; the difference then is not a number.
             chances = torch.sigmoid(yes - no).tolist()
-            self.of_rows = [None if chance != chance else round(chance, 6) for chance in chances]
+            self.of_rows = [None if math.isnan(chance) else round(chance, 6) for chance in chances]
         return scores

@@ -41,7 +41,7 @@ def test_few_units_have_students_interval() -> None:
 
 
 def test_unequal_units_weigh_questions() -> None:
-    # 12 of 20 right, 4 of 10 without the first, 8 of 10 without the second: 0.2 / sqrt(2) * sqrt(2) times 12.7 each way.
+    # 12 of 20 right, 4 of 10 without the first, 8 of 10 without the second: so 0.2 times 12.7 each way.
     few = bootstrap_intervals(counts_of(np.array([8, 4]), np.array([10, 10])), figures_of)
     # Ten times one large unit, ten times one small: 9 of 9 and 0 of 1 each.
     many = bootstrap_intervals(counts_of(np.tile([9, 0], 10), np.tile([9, 1], 10)), figures_of)

@@ -25,7 +25,12 @@ PLACES = {"A": "At the top.", "B": "At the bottom.", "C": "On the left.", "D": "
 
 def answer(kind: str, choice: str, reply: str, image: str = "D1/bottle/image/broken/0.png", **other: Any) -> MmadAnswer:
     options = YES_NO if kind == DETECTION else PLACES
-    fields = {"dataset": image.split("/")[0], "unit": image, "is_normal": "/good/" in image, "options": options}
+    fields = {
+        "dataset": image.split("/", maxsplit=1)[0],
+        "unit": image,
+        "is_normal": "/good/" in image,
+        "options": options,
+    }
     return MmadAnswer(**{**fields, "image": image, "type": kind, "choice": choice, "reply": reply, **other})
 
 

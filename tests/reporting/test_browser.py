@@ -1,4 +1,4 @@
-"""The report in headless Chromium, from its file: pictures, filters, keys, both colour schemes, a phone, and no request."""
+"""The report in headless Chromium, from its file: pictures, filters, keys, colour schemes, a phone, and no request."""
 
 from __future__ import annotations
 
@@ -74,9 +74,16 @@ class Report:
 PICTURES = "[...document.querySelectorAll('#case img, #list img')]"
 SHOWN = f"{PICTURES}.length > 0 && {PICTURES}.every((image) => image.complete && image.naturalWidth > 0)"
 # Charts and tables that take no room, and the page's own width against the window's.
-FLAT = "[...document.querySelectorAll('.chart svg, table')].filter((one) => one.getBoundingClientRect().height < 40).length"
+FLAT = (
+    "[...document.querySelectorAll('.chart svg, table')]"
+    ".filter((one) => one.getBoundingClientRect().height < 40).length"
+)
+VALUES = "[...document.querySelectorAll('#stage .value')].map((one) => one.textContent)"
 OVERFLOW = "document.documentElement.scrollWidth - window.innerWidth"
-COLOURS = "[document.body, document.querySelector('.chart svg text')].map((one) => [getComputedStyle(one).backgroundColor, getComputedStyle(one).fill, getComputedStyle(one).color])"
+COLOURS = (
+    "[document.body, document.querySelector('.chart svg text')].map((one) => getComputedStyle(one))"
+    ".map((style) => [style.backgroundColor, style.fill, style.color])"
+)
 
 
 def test_every_picture_shows_at_every_width_and_in_both_schemes(chrome, demo_report):
@@ -120,20 +127,26 @@ def test_filters_keys_overlay_and_strangers_text(chrome, demo_report):
     assert report.text("#position") == "2 of 5"
     report.press(Keys.ARROW_LEFT, "d")
     assert report.text("#position") == "1 of 5"
-    assert report.run("[document.querySelectorAll('rect.defect').length, document.querySelectorAll('rect.patch').length]") == [0, 2]
-    assert report.run("[...document.querySelectorAll('#stage .value')].map((one) => one.textContent)") == ["0.13", "0.75"]
+    assert report.run("['defect', 'patch'].map((kind) => document.querySelectorAll(`rect.${kind}`).length)") == [0, 2]
+    assert report.run(VALUES) == ["0.13", "0.75"]
     report.press("d", "2")
-    assert report.run("[...document.querySelectorAll('#stage .value')].map((one) => one.textContent)") == ["25%", "75%"]
+    assert report.run(VALUES) == ["25%", "75%"]
     assert report.run("document.querySelectorAll('[data-fact]')[1].ariaPressed") == "true"
     # The rectangle lies where the patch is.
-    middle = "(() => { const patch = document.querySelectorAll('rect.patch')[1].getBoundingClientRect(), stage = document.querySelector('#stage').getBoundingClientRect(); return [(patch.x - stage.x) / stage.width, patch.width / stage.width]; })()"
+    middle = (
+        "(() => { const patch = document.querySelectorAll('rect.patch')[1].getBoundingClientRect(); "
+        "const stage = document.querySelector('#stage').getBoundingClientRect(); "
+        "return [(patch.x - stage.x) / stage.width, patch.width / stage.width]; })()"
+    )
     assert report.run(middle) == pytest.approx([0.5, 0.5], abs=0.02)
     report.press(Keys.ESCAPE, "p")
     assert report.run("document.querySelectorAll('rect.patch').length") == 0
     report.press("?")
     assert report.run("document.querySelector('#help').open")
     assert report.run("document.title") == "Report: SAGE report · small"
-    assert report.run("[document.querySelectorAll('#case script, #case b b, #case img[onerror]').length, window.owned]") == [0, None]
+    assert report.run(
+        "[document.querySelectorAll('#case script, #case b b, #case img[onerror]').length, window.owned]"
+    ) == [0, None]
     report.assert_silent()
 
 
@@ -153,6 +166,7 @@ def test_five_thousand_image_pairs_open_in_three_seconds(chrome, tmp_path):
     start = time.perf_counter()
     report.choose("verdict", "wrong")
     filtered = time.perf_counter() - start
-    print(f"{output.stat().st_size / 1e6:.0f} MB; opened in {', '.join(f'{s:.2f}' for s in seconds)} s; filtered in {filtered:.2f} s")
+    opened = ", ".join(f"{one:.2f}" for one in seconds)
+    print(f"{output.stat().st_size / 1e6:.0f} MB; opened in {opened} s; filtered in {filtered:.2f} s")
     assert min(seconds) < SECONDS_TO_OPEN
     report.assert_silent()

@@ -14,7 +14,8 @@ One entry of `mmad.json`:
 
 Choices stay choices: the options stand in the question with their letters, the right one is the best answer and the
 others follow in their order, unranked; the verdict is null. Where the options are Yes and No, they are the answers and
-the verdict, and do not stand in the question. Options, right letter and MMAD's type of each question are kept. An image's questions are up to three groups, by level. The reference is the first similar template, or with
+the verdict, and do not stand in the question. Options, right letter and MMAD's type of each question are kept. An
+image's questions are up to three groups, by level. The reference is the first similar template, or with
 `--pairing random` a random template. All of it is in the split `test`.
 """
 
