@@ -12,7 +12,7 @@ LAYERS = [
     {"command_line"},
     {"storage"},
     {"records", "lexicon", "llm_client"},
-    {"trees"},
+    {"trees", "steps"},
     {"preferences", "models", "run_record"},
     {"data"},
     {"judge", "facts", "review"},
