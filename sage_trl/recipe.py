@@ -17,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from sage_trl.data.rows import Turns
 from sage_trl.errors import RecipeError
 from sage_trl.models.fusion_attention import PatchFeature, PatchSimilarity
+from sage_trl.models.fusion_settings import FUSION_SETTINGS
 from sage_trl.models.tiny import TinySize
 from sage_trl.preferences.entropy import EntropyKind
 from sage_trl.preferences.selection import PairChoice
@@ -56,6 +57,10 @@ class RunArguments:
     patch_similarity: PatchSimilarity | None = field(default=None, metadata={"help": "Eq. 1, for a new fusion."})
     fusion_keys: PatchFeature | None = field(default=None, metadata={"help": "Eq. 2, for a new fusion."})
     fusion_values: PatchFeature | None = field(default=None, metadata={"help": "Eq. 2, for a new fusion."})
+    learned_queries: int | None = field(
+        default=None,
+        metadata={"help": "So many learned embeddings in the place of the facts, for a new fusion: a control."},
+    )
     lora_r: int | None = field(
         default=None,
         metadata={"help": "Rank of LoRA on the language model; projector and fusion train whole. None: full weights."},
@@ -77,8 +82,7 @@ class RunArguments:
     @property
     def fusion(self) -> dict[str, Any]:
         """The settings of a new fusion that the recipe names."""
-        names = ("num_selected_patches", "fusion_num_heads", "patch_similarity", "fusion_keys", "fusion_values")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in FUSION_SETTINGS if getattr(self, name) is not None}
 
     @property
     def tiny_size(self) -> TinySize:

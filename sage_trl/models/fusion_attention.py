@@ -156,18 +156,26 @@ class FusionAttention(nn.Module):
     Args:
         hidden_size: C, width of the language model.
         num_heads: attention heads; must divide `hidden_size`.
+        learned_queries: so many embeddings of its own ask in the place of the facts, whose words then tell nothing:
+            the control for what the facts say. 0: the facts ask.
     """
 
-    def __init__(self, hidden_size: int, num_heads: int) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, learned_queries: int = 0) -> None:
         super().__init__()
         if hidden_size % num_heads:
             raise ValueError(f"fusion_num_heads {num_heads} does not divide the hidden size {hidden_size}")
         self.num_heads = num_heads
+        self.learned_queries = nn.Parameter(torch.randn(learned_queries, hidden_size)) if learned_queries else None
         self.query = FusionLinear(hidden_size, hidden_size, bias=False)
         self.key = FusionLinear(hidden_size, hidden_size, bias=False)
         self.value = FusionLinear(hidden_size, hidden_size, bias=False)
         self.norm = nn.LayerNorm(hidden_size, eps=FUSION_NORM_EPS)
         self.projection = FusionLinear(hidden_size, hidden_size)
+
+    def reset_parameters(self) -> None:
+        """Draw the learned queries; leaves alone what was loaded from a checkpoint."""
+        if self.learned_queries is not None:
+            initialization.normal_(self.learned_queries)
 
     def forward(self, facts: Tensor, patches: ComparisonPatches, image_rms: Tensor) -> Tensor:
         """Fuse facts with patches.
@@ -179,7 +187,12 @@ class FusionAttention(nn.Module):
 
         Returns:
             `[B, L_F, C]` comparison-enhanced tokens t^s.
+
+        Raises:
+            ValueError: more facts than learned queries.
         """
+        if self.learned_queries is not None:
+            facts = self._learned(facts)
         query, key, value = (
             self._split_heads(layer(states))
             for layer, states in (
@@ -192,6 +205,13 @@ class FusionAttention(nn.Module):
         merged = attended.transpose(1, 2).flatten(2)
         projected: Tensor = self.projection(self.norm(merged)) * image_rms
         return projected
+
+    def _learned(self, facts: Tensor) -> Tensor:
+        batch, num_facts, _ = facts.shape
+        queries: Tensor = self.learned_queries[:num_facts]
+        if len(queries) < num_facts:
+            raise ValueError(f"{num_facts} facts, and learned_queries is {len(queries)}; set it to the most facts of a row")
+        return queries.expand(batch, -1, -1).to(facts.dtype)
 
     def _split_heads(self, states: Tensor) -> Tensor:
         batch, length, width = states.shape
