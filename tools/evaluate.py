@@ -19,6 +19,7 @@ def main() -> int:
     """Parse, evaluate, print the table."""
     arguments = _parser().parse_args()
     # Imported only now: loading torch takes seconds, and --help or a mistyped option needs none of it.
+    from sage_trl.evaluation.options import EvaluationOptions  # noqa: PLC0415
     from sage_trl.evaluation.report import (  # noqa: PLC0415
         COMPARISONS_FILE,
         METRICS_FILE,
@@ -26,7 +27,7 @@ def main() -> int:
         print_table,
         results_table,
     )
-    from sage_trl.evaluation.run import EvaluationOptions, run_evaluation  # noqa: PLC0415
+    from sage_trl.evaluation.run import run_evaluation  # noqa: PLC0415
     from sage_trl.storage import read_json  # noqa: PLC0415
 
     results = run_evaluation(

@@ -36,7 +36,12 @@ def arguments(model: Path, ad_pl: Path, tmp_path: Path) -> list[str]:
 
 
 def test_whole_path(
-    run_tool_file: RunTool, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_tool_file: RunTool,
+    arguments: list[str],
+    model: Path,
+    ad_pl: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     code = run_tool_file(
         "evaluate.py", *arguments, "--setting", "zero_shot", "one_shot", "--split", "test", "unseen", "--judge", "rule"
@@ -52,6 +57,15 @@ def test_whole_path(
     shown = capsys.readouterr()
     assert "one_shot@unseen" in shown.out
     assert "metrics.json" in shown.out
+    assert read_json(tmp_path / "out" / "evaluation.json") == {
+        "version": 1,
+        "dataset": str(ad_pl),
+        "facts": str(ad_pl / "facts.jsonl"),
+        "seed": 0,
+        "splits": ["test", "unseen"],
+        "settings": ["zero_shot", "one_shot"],
+        "models": {"tiny": str(model)},
+    }
 
 
 def test_two_models_are_compared(

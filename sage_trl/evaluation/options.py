@@ -1,0 +1,34 @@
+"""What one evaluation is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sage_trl.evaluation.predictions import Control, Setting
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What `tools/evaluate.py` takes.
+
+    `models` are specifications, see `plan_models`. `controls` are run one after the other, None standing for the
+    unchanged input. `use_facts=False` hides the facts from models that were trained with them, and goes with no other
+    control. `sbert` is a sentence-transformers model.
+    """
+
+    models: tuple[str, ...]
+    dataset: Path
+    settings: tuple[Setting, ...]
+    output: Path
+    splits: tuple[str, ...] = ("test",)
+    controls: tuple[Control | None, ...] = (None,)
+    limit: int | None = None
+    batch_size: int = 64
+    max_new_tokens: int = 48
+    judge: str | None = None
+    sbert: str | None = None
+    facts: Path | None = None
+    use_facts: bool = True
+    seed: int = 0
+    quiet: bool = False
