@@ -45,6 +45,7 @@ def main() -> int:
             sbert=arguments.sbert,
             facts=arguments.facts,
             use_facts=not arguments.no_facts,
+            facts_as_text=arguments.facts_as_text,
             seed=arguments.seed,
             quiet=arguments.quiet,
         )
@@ -88,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     inputs.add_argument("--control", nargs="+", choices=CONTROLS, help="replace an input by one that tells nothing")
     inputs.add_argument(
         "--no-facts", action="store_true", help="hide the facts from models that were trained with them"
+    )
+    inputs.add_argument(
+        "--facts-as-text", action="store_true", help="put the facts into the prompt, however a model was trained"
     )
     return parser
 

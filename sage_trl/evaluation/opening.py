@@ -57,6 +57,8 @@ def plan_models(options: EvaluationOptions) -> list[ModelPlan]:
 
 def _plan(name: str, spec: str, options: EvaluationOptions) -> ModelPlan:
     inference = read_inference_settings(spec)
+    if options.facts_as_text:
+        inference = inference.model_copy(update={"facts": "hard"})
     return ModelPlan(name, spec, inference.facts != "none", lambda: _open_ours(name, spec, inference, options))
 
 

@@ -13,8 +13,9 @@ class EvaluationOptions:
     """What `tools/evaluate.py` takes.
 
     `models` are specifications, see `plan_models`. `controls` are run one after the other, None standing for the
-    unchanged input. `use_facts=False` hides the facts from models that were trained with them, and goes with no other
-    control. `sbert` is a sentence-transformers model.
+    unchanged input. `use_facts=False` hides the facts from models that were trained with them, `facts_as_text` puts
+    them into the prompt of every model of ours, however it was trained; neither goes with a control. `sbert` is a
+    sentence-transformers model.
     """
 
     models: tuple[str, ...]
@@ -30,5 +31,6 @@ class EvaluationOptions:
     sbert: str | None = None
     facts: Path | None = None
     use_facts: bool = True
+    facts_as_text: bool = False
     seed: int = 0
     quiet: bool = False

@@ -17,9 +17,9 @@ PREDICTIONS_FILE = "predictions.jsonl"
 Setting = Literal["zero_shot", "one_shot"]
 SETTINGS: tuple[Setting, ...] = ("zero_shot", "one_shot")
 
-Control = Literal["blank_image", "shuffled_reference", "shuffled_facts", "no_facts"]
+Control = Literal["blank_image", "shuffled_reference", "shuffled_facts", "no_facts", "hard_facts"]
 CONTROLS: tuple[Control, ...] = ("blank_image", "shuffled_reference", "shuffled_facts")
-"""The controls that change the input; `no_facts` only hides the facts and has a switch of its own."""
+"""The controls that change the input; `no_facts` and `hard_facts` (facts as text) have switches of their own."""
 
 
 class Prediction(Record):
