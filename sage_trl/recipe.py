@@ -124,7 +124,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: names the file or the override, the key, the value and the nearest valid key.
     """
-    values = {**_read_yaml(path), **parse_overrides(overrides)}
+    values = {**read_yaml(path), **parse_overrides(overrides)}
     if "hub_token" in values:
         raise RecipeError(f"{path}: hub_token is no recipe key\n  remedy: set HF_TOKEN, or run `hf auth login`")
     stage = values.get("stage")
@@ -253,15 +253,20 @@ def unknown_key(key: str, known: Sequence[str], source: str) -> str:
     return f"{source}: unknown key {key!r}\n  remedy: did you mean {nearest!r}?"
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
+def read_yaml(path: Path, kind: str = "recipe") -> Mapping[str, Any]:
+    """Keys and values of a YAML file; `kind` is what errors call it.
+
+    Raises:
+        RecipeError: no such file, not YAML, or not keys with values.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe\n  remedy: check the path; recipes/ holds ready ones") from None
+        raise RecipeError(f"{path}: no such {kind}\n  remedy: check the path; recipes/ holds ready ones") from None
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}\n  remedy: give a YAML file; recipes/ holds ready ones") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not YAML: {error}\n  remedy: mend the recipe") from None
+        raise RecipeError(f"{path}: not YAML: {error}\n  remedy: mend the {kind}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: holds {type(values).__name__}, not keys with values\n  remedy: write 'key: value'")
     odd = [key for key in values if not isinstance(key, str)]

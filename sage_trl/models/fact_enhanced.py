@@ -57,9 +57,7 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)  # type: ignore[call-arg]
-        self.fusion = FusionAttention(
-            config.text_config.hidden_size, config.fusion_num_heads, config.learned_queries
-        )
+        self.fusion = FusionAttention(config.text_config.hidden_size, config.fusion_num_heads, config.learned_queries)
         self.post_init()  # type: ignore[attr-defined]
 
     def comparable_patches(self, image: Tensor) -> Tensor:

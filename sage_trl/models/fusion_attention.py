@@ -210,7 +210,9 @@ class FusionAttention(nn.Module):
         batch, num_facts, _ = facts.shape
         queries: Tensor = self.learned_queries[:num_facts]
         if len(queries) < num_facts:
-            raise ValueError(f"{num_facts} facts, and learned_queries is {len(queries)}; set it to the most facts of a row")
+            raise ValueError(
+                f"{num_facts} facts, and learned_queries is {len(queries)}; set it to the most facts of a row"
+            )
         return queries.expand(batch, -1, -1).to(facts.dtype)
 
     def _split_heads(self, states: Tensor) -> Tensor:
