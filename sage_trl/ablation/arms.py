@@ -132,10 +132,10 @@ def build_arms(plan: Plan, directory: Path, changes: Changes) -> list[Arm]:
         for before in lineage(plan, arm.stage)[:-1]:
             if before not in known:
                 known[before] = _training(plan, before, {}, {}, recipes, changes, known)
-        stage = plan.stages[arm.stage]
-        for cell in _combinations(stage.grid):
+        planned = plan.stages[arm.stage]
+        for cell in _combinations(planned.grid):
             candidates = []
-            for tuned in _combinations(stage.tune):
+            for tuned in _combinations(planned.tune):
                 training = _training(plan, arm.stage, cell, tuned, recipes, changes, known)
                 candidates.append(known.setdefault(training.name, training))
             arms.append(

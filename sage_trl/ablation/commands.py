@@ -43,7 +43,7 @@ class Commands:
         name, made = _train_name(training, seed), self._trained(training, seed)
         start = () if training.start is None else ("--model", self.model(training.start, seed))
         # Named although they are the defaults: a step is known by the files in its command.
-        files = ("--facts_file", str(self.facts(training)))
+        files: tuple[str, ...] = ("--facts_file", str(self.facts(training)))
         files += ("--scores", str(self.dataset / SCORES_FILE)) if training.is_preference else ()
         common = ("--dataset", str(self.dataset), "--output_dir", str(made), "--seed", str(seed))
         arguments = ("train.py", str(training.recipe), *common, *start, *files, *recipe_words(training.values))
@@ -89,7 +89,7 @@ class Commands:
         return self.output / "facts" / f"first-{training.num_facts}.jsonl"
 
     def _evaluate(self, name: str, training: Training, seed: int, output: Path, more: tuple[str, ...]) -> Step:
-        what = ("--model", self.model(training, seed), "--dataset", str(self.dataset))
+        what: tuple[str, ...] = ("--model", self.model(training, seed), "--dataset", str(self.dataset))
         what += ("--facts", str(self.facts(training)), "--output", str(output), "--judge", "rule")
         what += () if self.limit is None else ("--limit", str(self.limit))
         what += () if self.sbert is None else ("--sbert", self.sbert)

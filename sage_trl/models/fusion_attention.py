@@ -128,6 +128,19 @@ def comparison_patches(
     return ComparisonPatches(features[fusion_keys], features[fusion_values], mask)
 
 
+def learned_facts(queries: Tensor, facts: Tensor) -> Tensor:
+    """As many of the `[N, C]` learned queries as there are facts `[B, L_F, C]`, for every row.
+
+    Raises:
+        ValueError: more facts than queries.
+    """
+    batch, num_facts, _ = facts.shape
+    if len(queries) < num_facts:
+        problem = f"{num_facts} facts, and learned_queries is {len(queries)}"
+        raise ValueError(f"{problem}; set it to the largest number of facts of a row")
+    return queries[:num_facts].expand(batch, -1, -1).to(facts.dtype)
+
+
 class FusionLinear(nn.Linear):
     """A linear map of the fusion: it starts out keeping the root mean square of its input.
 
@@ -192,7 +205,7 @@ class FusionAttention(nn.Module):
             ValueError: more facts than learned queries.
         """
         if self.learned_queries is not None:
-            facts = self._learned(facts)
+            facts = learned_facts(self.learned_queries, facts)
         query, key, value = (
             self._split_heads(layer(states))
             for layer, states in (
@@ -205,15 +218,6 @@ class FusionAttention(nn.Module):
         merged = attended.transpose(1, 2).flatten(2)
         projected: Tensor = self.projection(self.norm(merged)) * image_rms
         return projected
-
-    def _learned(self, facts: Tensor) -> Tensor:
-        batch, num_facts, _ = facts.shape
-        queries: Tensor = self.learned_queries[:num_facts]
-        if len(queries) < num_facts:
-            raise ValueError(
-                f"{num_facts} facts, and learned_queries is {len(queries)}; set it to the most facts of a row"
-            )
-        return queries.expand(batch, -1, -1).to(facts.dtype)
 
     def _split_heads(self, states: Tensor) -> Tensor:
         batch, length, width = states.shape
