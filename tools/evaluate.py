@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from sage_trl.command_line import run_tool, seed_number
-from sage_trl.evaluation.predictions import CONTROLS, SETTINGS
+from sage_trl.evaluation.predictions import CONTROLS, MMAD_PROTOCOLS, SETTINGS
 
 
 def main() -> int:
@@ -24,6 +24,7 @@ def main() -> int:
         COMPARISONS_FILE,
         METRICS_FILE,
         comparisons_table,
+        mmad_table,
         print_table,
         results_table,
     )
@@ -48,10 +49,14 @@ def main() -> int:
             facts_as_text=arguments.facts_as_text,
             seed=arguments.seed,
             quiet=arguments.quiet,
+            mmad_protocols=tuple(arguments.mmad_protocol),
         )
     )
     if not arguments.quiet:
         print_table(results_table(results))
+        mmad = mmad_table(results)
+        if mmad is not None:
+            print_table(mmad)
         if len(results) > 1:
             print_table(comparisons_table(read_json(arguments.output / COMPARISONS_FILE)))
         print(arguments.output / METRICS_FILE)
@@ -80,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--judge", choices=["rule"], help="score the replies' type, place and logic (mle_rule)")
     parser.add_argument(
         "--sbert", metavar="MODEL", help="similarity to the best answers by this sentence-transformers model"
+    )
+    parser.add_argument(
+        "--mmad-protocol",
+        nargs="+",
+        choices=MMAD_PROTOCOLS,
+        default=MMAD_PROTOCOLS,
+        help="how questions of MMAD are counted: without, or with, the faults of its published script; default: both",
     )
     parser.add_argument(
         "--seed", type=seed_number, default=0, help="of the shuffling controls and the intervals, default 0"

@@ -14,20 +14,31 @@ from rich.text import Text
 
 from sage_trl.data.dataset import AdPlDirectory
 from sage_trl.evaluation.answer_parsing import parse_verdict
+from sage_trl.evaluation.choice_parsing import parse_choice
 from sage_trl.evaluation.controls import Row
-from sage_trl.evaluation.counts import AskedGroup
+from sage_trl.evaluation.counts import AskedGroup, unit_of
 from sage_trl.evaluation.metrics import Metrics, compute_metrics
-from sage_trl.evaluation.predictions import Control, Prediction, PredictionLog, Setting, grade
+from sage_trl.evaluation.mmad import mmad_answers, mmad_figures
+from sage_trl.evaluation.predictions import (
+    MMAD_PROTOCOLS,
+    Control,
+    MmadProtocol,
+    Prediction,
+    PredictionLog,
+    Setting,
+    grade,
+)
 from sage_trl.evaluation.questions import EvaluationQuestion, build_questions, open_images
 from sage_trl.evaluation.similarity import Encoder, mean_similarity
 from sage_trl.judge.scorer import Judge
-from sage_trl.records import FactSet
+from sage_trl.models.replies import Reply
+from sage_trl.records import FactSet, Question
 
 
 class ReplyGenerator(Protocol):
     """A model under test: rows with decoded images in, one reply per row out, in the same order."""
 
-    def __call__(self, rows: list[Row], /) -> list[str]: ...
+    def __call__(self, rows: list[Row], /) -> list[Reply]: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,8 @@ class EvaluationRun:
     """What is the same for all models of one evaluation.
 
     `facts` is None for a model that takes none. `limit` counts groups per split. `seed` is that of the shuffling
-    controls and of the bootstrap. `encoder` measures SBERT similarity to the best answers.
+    controls and of the bootstrap. `encoder` measures SBERT similarity to the best answers. `mmad_protocols` are those by
+    which questions of MMAD are counted.
     """
 
     directory: AdPlDirectory
@@ -66,6 +78,7 @@ class EvaluationRun:
     batch_size: int = 64
     seed: int = 0
     quiet: bool = False
+    mmad_protocols: tuple[MmadProtocol, ...] = MMAD_PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -111,9 +124,7 @@ def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run:
             condition = Condition(setting, split, run.control)
             _answer(model, condition, asked, run, log)
             # Graded anew: an earlier run may have known another verdict, or read the reply otherwise.
-            graded = [
-                _grade(model.name, condition, item, log[item.key].prediction, log[item.key].seconds) for item in asked
-            ]
+            graded = [_graded_anew(model.name, condition, item, log[item.key]) for item in asked]
             measured[split] = Measured(_metrics(asked, graded, run), graded, asked_groups(asked))
     return measured
 
@@ -140,8 +151,14 @@ def _answer(
             progress.advance(task, len(batch))
 
 
-def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: str, seconds: float) -> Prediction:
-    predicted = parse_verdict(reply)
+def _graded_anew(model: str, condition: Condition, asked: EvaluationQuestion, known: Prediction) -> Prediction:
+    return _grade(model, condition, asked, Reply(known.prediction, known.yes_probability), known.seconds)
+
+
+def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: Reply, seconds: float) -> Prediction:
+    question = asked.question
+    verdict, choice = _read(reply.text, question)
+    predicted = verdict if question.choice is None else choice
     return Prediction(
         key=asked.key,
         model=model,
@@ -149,15 +166,28 @@ def _grade(model: str, condition: Condition, asked: EvaluationQuestion, reply: s
         split=condition.split,
         control=condition.control,
         group_id=asked.inspection.id,
-        question_id=asked.question.id,
+        question_id=question.id,
         level=asked.inspection.level,
-        question=asked.question.question,
-        prediction=reply,
-        predicted_verdict=predicted,
-        verdict=asked.question.verdict,
-        correct=grade(predicted, asked.question.verdict),
+        question=question.question,
+        prediction=reply.text,
+        predicted_verdict=verdict,
+        verdict=question.verdict,
+        correct=grade(predicted, question.verdict if question.choice is None else question.choice),
         seconds=seconds,
+        yes_probability=reply.yes_probability,
+        predicted_choice=choice,
+        choice=question.choice,
     )
+
+
+def _read(reply: str, question: Question) -> tuple[bool | None, str | None]:
+    """Verdict and choice of a reply; where the options are yes and no, the verdict is that of the option chosen."""
+    if question.options is None:
+        return parse_verdict(reply), None
+    choice = parse_choice(reply, question.options)
+    if choice is None or question.verdict is None:
+        return None, choice
+    return parse_verdict(question.options[choice]), choice
 
 
 def _metrics(asked: Sequence[EvaluationQuestion], predictions: Sequence[Prediction], run: EvaluationRun) -> Metrics:
@@ -172,15 +202,20 @@ def _metrics(asked: Sequence[EvaluationQuestion], predictions: Sequence[Predicti
     if run.encoder is not None and asked:
         replies = [prediction.prediction for prediction in predictions]
         sbert = mean_similarity(replies, [item.question.answers[0] for item in asked], run.encoder)
-    return compute_metrics(predictions, scores, run.seed, groups=asked_groups(asked), sbert=sbert)
+    answers = mmad_answers(
+        (item.inspection, item.question, prediction.prediction)
+        for item, prediction in zip(asked, predictions, strict=True)
+    )
+    mmad = {protocol: mmad_figures(answers, protocol, run.seed) for protocol in run.mmad_protocols} if answers else None
+    return compute_metrics(predictions, scores, run.seed, groups=asked_groups(asked), sbert=sbert, mmad=mmad)
 
 
 def asked_groups(asked: Sequence[EvaluationQuestion]) -> dict[str, AskedGroup]:
-    """What was asked, by group; groups whose test image is the same file are of one physical unit."""
+    """What was asked, by group."""
     inspections = {item.inspection.id: item.inspection for item in asked}
     return {
         name: AskedGroup(
-            inspection.level, sum(q.verdict is not None for q in inspection.questions), inspection.test_image
+            inspection.level, sum(question.is_graded for question in inspection.questions), unit_of(inspection)
         )
         for name, inspection in inspections.items()
     }

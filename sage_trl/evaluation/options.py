@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sage_trl.evaluation.predictions import Control, Setting
+from sage_trl.evaluation.predictions import MMAD_PROTOCOLS, Control, MmadProtocol, Setting
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,4 @@ class EvaluationOptions:
     facts_as_text: bool = False
     seed: int = 0
     quiet: bool = False
+    mmad_protocols: tuple[MmadProtocol, ...] = MMAD_PROTOCOLS

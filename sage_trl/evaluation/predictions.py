@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from sage_trl.records import Level, Record, Text, iterate_records
+from sage_trl.records import Fraction, Letter, Level, Record, Text, iterate_records
 from sage_trl.storage import JsonlAppender
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -21,13 +21,19 @@ Control = Literal["blank_image", "shuffled_reference", "shuffled_facts", "no_fac
 CONTROLS: tuple[Control, ...] = ("blank_image", "shuffled_reference", "shuffled_facts")
 """The controls that change the input; `no_facts` and `hard_facts` (facts as text) have switches of their own."""
 
+MmadProtocol = Literal["corrected", "original"]
+MMAD_PROTOCOLS: tuple[MmadProtocol, ...] = ("corrected", "original")
+
 
 class Prediction(Record):
     """A reply and its grade.
 
-    `verdict` is the true answer, None for an open question, which is then not graded: `correct` is None.
-    `predicted_verdict` is None if the reply holds no readable verdict, which is wrong wherever there is a true one.
-    `seconds` is the reply's share of its batch's generation time.
+    `verdict` is the true answer, None for a question that is not answered by yes or no; `choice` is the letter of the
+    right option, None without options. A question with neither is open, and not graded: `correct` is None.
+    `predicted_verdict` and `predicted_choice` are None if the reply holds no readable one, which is wrong wherever there
+    is a true one.
+    `seconds` is the reply's share of its batch's generation time. `yes_probability` is the chance that the model gave to
+    yes against no at the start of its answer, None where it cannot tell.
     """
 
     key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -44,20 +50,30 @@ class Prediction(Record):
     verdict: bool | None
     correct: bool | None
     seconds: Annotated[float, Field(ge=0.0)]
+    yes_probability: Fraction | None = None
+    predicted_choice: Letter | None = None
+    choice: Letter | None = None
 
     @model_validator(mode="after")
     def _grade_follows_from_the_verdicts(self) -> Prediction:
-        if self.correct != grade(self.predicted_verdict, self.verdict):
-            raise ValueError(
-                f"correct is {self.correct}, but the predicted verdict is {self.predicted_verdict} "
-                f"and the true one {self.verdict}"
-            )
+        if self.correct != grade(self.answer, self.truth):
+            raise ValueError(f"correct is {self.correct}, but the predicted answer is {self.answer}, the true {self.truth}")
         return self
 
+    @property
+    def answer(self) -> bool | str | None:
+        """What the reply says: a letter where there are options, else a verdict; None if unreadable."""
+        return self.predicted_verdict if self.choice is None else self.predicted_choice
 
-def grade(predicted_verdict: bool | None, verdict: bool | None) -> bool | None:
-    """Whether a predicted verdict is right; None for an open question."""
-    return None if verdict is None else predicted_verdict == verdict
+    @property
+    def truth(self) -> bool | str | None:
+        """The true answer; None for an open question."""
+        return self.verdict if self.choice is None else self.choice
+
+
+def grade(predicted: bool | str | None, true: bool | str | None) -> bool | None:
+    """Whether a predicted verdict or choice is right; None for an open question."""
+    return None if true is None else predicted == true
 
 
 class PredictionLog:

@@ -59,6 +59,7 @@ def run_evaluation(options: EvaluationOptions) -> Results:
                 batch_size=options.batch_size,
                 seed=options.seed,
                 quiet=options.quiet,
+                mmad_protocols=options.mmad_protocols,
             )
             by_split = measure(model, setting, options.splits, run)
             named = {results_key(setting, split, control): measured for split, measured in by_split.items()}

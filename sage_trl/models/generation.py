@@ -10,7 +10,9 @@ import torch
 
 from sage_trl.models.encoding import encode_prompts
 from sage_trl.models.prompt import FactUse
+from sage_trl.models.replies import Reply
 from sage_trl.models.shared_prompts import SharedPrompts, generation_inputs, share_prompts
+from sage_trl.models.yes_probability import YesProbability, find_yes_no_tokens
 
 
 class ModelReplyGenerator:
@@ -38,9 +40,10 @@ class ModelReplyGenerator:
         self._processor = processor
         self._options: dict[str, Any] = {"facts": facts, "reference_in_prompt": reference_in_prompt}
         self._config = _greedy_config(model, max_new_tokens)
+        self._yes_no = find_yes_no_tokens(processor.tokenizer)
 
     @torch.inference_mode()
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[Reply]:
         """Reply to rows with decoded images; see `encode_prompts` for their fields."""
         shared = share_prompts(self._processor, rows, self._options)
         if shared is None:
@@ -53,9 +56,15 @@ class ModelReplyGenerator:
                 self._model, SharedPrompts(prefixes=self._to_model(shared.prefixes), **on_device)
             )
         prompt_length = inputs["input_ids"].shape[1]
-        output = self._model.generate(**inputs, generation_config=self._config)
+        chances = None if self._yes_no is None else YesProbability(self._yes_no)
+        output = self._model.generate(
+            **inputs, generation_config=self._config, logits_processor=None if chances is None else [chances]
+        )
         replies = self._processor.tokenizer.batch_decode(output[:, prompt_length:], skip_special_tokens=True)
-        return [reply.strip() for reply in replies]
+        return [
+            Reply(reply.strip(), chance)
+            for reply, chance in zip(replies, chances.of_rows if chances else [None] * len(replies), strict=True)
+        ]
 
     def _to_model(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         device, dtype = self._model.device, self._model.dtype

@@ -14,9 +14,10 @@ from PIL import Image
 from sage_trl.data.dataset import read_ad_pl, write_ad_pl
 from sage_trl.data.fact_sets import read_facts
 from sage_trl.errors import DataError
-from sage_trl.evaluation.harness import EvaluationRun, ModelUnderTest, evaluate
+from sage_trl.evaluation.harness import EvaluationRun, ModelUnderTest, evaluate, measure
 from sage_trl.evaluation.metrics import Metrics
 from sage_trl.judge.scorer import CriterionScores
+from sage_trl.models.replies import Reply
 from sage_trl.records import Inspection, Question
 
 ONE_SHOT_QUESTIONS = 8
@@ -30,10 +31,10 @@ class Scripted:
         self.rows: list[dict[str, Any]] = []
         self.batch_sizes: list[int] = []
 
-    def __call__(self, rows: list[dict[str, Any]], /) -> list[str]:
+    def __call__(self, rows: list[dict[str, Any]], /) -> list[Reply]:
         self.rows += rows
         self.batch_sizes.append(len(rows))
-        return [self.reply(row) for row in rows]
+        return [Reply(self.reply(row)) for row in rows]
 
 
 class PlaceJudge:
@@ -107,7 +108,7 @@ def test_grades_and_predictions_file(ad_pl: Path, tmp_path: Path) -> None:
     written = lines(tmp_path)
     assert len(written) == ONE_SHOT_QUESTIONS
     names = "key model setting group_id question_id level question prediction predicted_verdict verdict correct seconds"
-    assert set(written[0]) == {*names.split(), "split", "control"}
+    assert set(written[0]) == {*names.split(), "split", "control", "yes_probability"}
     assert {line["predicted_verdict"] for line in written} == {True, None}
 
 
@@ -251,3 +252,27 @@ def test_groups_on_one_image_are_one_physical_unit(ad_pl: Path, tmp_path: Path) 
     metrics = evaluate(model(Scripted()), "one_shot", ["test"], run)["test"]
 
     assert (metrics.groups, metrics.units) == (4, 1)
+
+
+def test_groups_on_one_board_are_one_physical_unit(ad_pl: Path, tmp_path: Path) -> None:
+    directory = read_ad_pl(ad_pl)
+    boards = {"g0": "board1", "g1": "board1", "g2": "board2"}
+    shown = [row.model_copy(update={"unit": boards.get(row.id)}) for row in directory.inspections]
+    run = run_of(ad_pl, tmp_path, directory=replace(directory, inspections=tuple(shown)))
+
+    metrics = evaluate(model(Scripted()), "one_shot", ["test"], run)["test"]
+
+    # Two boards, and the test image of g3, of which nothing is known.
+    assert (metrics.groups, metrics.units) == (4, 3)
+
+
+def test_the_yes_probability_is_kept(ad_pl: Path, tmp_path: Path) -> None:
+    class Sure(Scripted):
+        def __call__(self, rows: list[dict[str, Any]], /) -> list[Reply]:
+            return [reply._replace(yes_probability=0.75) for reply in super().__call__(rows)]
+
+    for _ in range(2):
+        [measured] = measure(model(Sure()), "one_shot", ["test"], run_of(ad_pl, tmp_path)).values()
+
+        assert {row.yes_probability for row in measured.predictions} == {0.75}
+    assert {line["yes_probability"] for line in lines(tmp_path)} == {0.75}

@@ -73,7 +73,7 @@ def test_table_shows_fractions_as_percentages() -> None:
 
     first, second = [line for line in console.export_text().splitlines() if "_shot" in line]
     assert [cell.strip() for cell in first.strip("│").split("│")] == (
-        ["sfe", "one_shot", "80.0", "70-90", "90.0", "-", "-", "80.0", "25.0", "50.0", "3", "3.00", "40", "-", "-", "-"]
+        ["sfe", "one_shot", "80.0", "70-90", "90.0", "-", "-", "80.0", "25.0", "50.0", "3", "3.00", "40", "-", "-", "-", "-"]
     )
     assert [cell.strip() for cell in second.strip("│").split("│")][2] == "-"
 

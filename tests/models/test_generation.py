@@ -74,7 +74,7 @@ def test_a_reply_holds_only_what_was_generated(tiny: tuple[Any, Any], monkeypatc
     [reply] = generator(tiny)([row(0, with_reference=True)])
 
     assert 1 <= len(generated[0]) <= 6
-    assert reply == tiny[1].tokenizer.decode(generated[0], skip_special_tokens=True).strip()
+    assert reply.text == tiny[1].tokenizer.decode(generated[0], skip_special_tokens=True).strip()
 
 
 def test_facts_and_reference_reach_the_model(tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from sage_trl.models.tiny import TinySize, build_tiny_internvl
 from sage_trl.storage import read_json, write_json
+from tests.data.sources.trees import grow
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "evaluate.py"
 RunTool = Callable[..., int]
@@ -54,6 +55,8 @@ def test_whole_path(
     one_shot = metrics["tiny"]["one_shot"]
     assert (one_shot["questions"], one_shot["groups"], one_shot["majority_accuracy"]) == (8, 4, 0.5)
     assert 1 <= one_shot["mle_rule"]["mean"] <= 5
+    assert one_shot["calibration"]["questions"] == 8
+    assert one_shot["mmad"] is None
     shown = capsys.readouterr()
     assert "one_shot@unseen" in shown.out
     assert "metrics.json" in shown.out
@@ -66,6 +69,23 @@ def test_whole_path(
         "settings": ["zero_shot", "one_shot"],
         "models": {"tiny": str(model)},
     }
+
+
+def test_mmad_is_counted_by_its_own_protocol(
+    run_tool_file: RunTool, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = grow("mmad", tmp_path / "root")
+    dataset = tmp_path / "mmad"
+    built = ["--source", "mmad", "--root", tree.root, "--output", dataset]
+    assert run_tool_file("build_dataset.py", *built) == 0
+    asked = ["--dataset", dataset, "--output", tmp_path / "out", "--setting", "one_shot", "--max-new-tokens", "2"]
+
+    assert run_tool_file("evaluate.py", "--model", model, *asked, "--no-facts", "--mmad-protocol", "original") == 0
+
+    [entry] = read_json(tmp_path / "out" / "metrics.json")["tiny"].values()
+    assert entry["questions"] == 16
+    assert list(entry["mmad"]) == ["original"]
+    assert "MMAD" in capsys.readouterr().out
 
 
 def test_two_models_are_compared(
