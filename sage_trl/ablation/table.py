@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from statistics import fmean
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -15,30 +14,13 @@ from sage_trl.ablation.commands import Commands
 from sage_trl.ablation.plan import Plan
 from sage_trl.evaluation.predictions import Control, Setting
 from sage_trl.evaluation.report import percent
+from sage_trl.evaluation.seeds import SeedFigure, over_seeds
 from sage_trl.records import Record
 from sage_trl.storage import atomic_writer, write_json
 
 TABLE_FILE = "table.json"
 MARKDOWN_FILE = "table.md"
 FIGURES = ("accuracy", "balanced_accuracy", "acc_g", "f1", "sbert", "mle_rule", "unreadable")
-Bounds = Annotated[tuple[float, float], Field(strict=False)]
-
-
-class Figure(Record):
-    """One figure of an arm over its seeds.
-
-    Attributes:
-        mean: over the seeds; None where some seed has no such figure.
-        seeds: each seed's, in their order.
-        range: the smallest and the largest of them.
-        interval: from the lowest to the highest bound of the seeds' 95% bootstrap intervals over physical units; None
-            for figures without one.
-    """
-
-    mean: float | None
-    seeds: Annotated[tuple[float | None, ...], Field(strict=False)]
-    range: Bounds | None
-    interval: Bounds | None
 
 
 class Candidate(Record):
@@ -71,7 +53,7 @@ class TableRow(Record):
     questions: int
     groups: int
     majority_accuracy: float | None
-    figures: dict[str, Figure]
+    figures: dict[str, SeedFigure]
 
 
 class Table(Record):
@@ -100,21 +82,6 @@ def write_table(plan: Plan, choices: Mapping[Arm, Choice], commands: Commands, s
     return table
 
 
-def summarise(values: Sequence[float | None], intervals: Sequence[Sequence[float] | None]) -> Figure:
-    """One figure over its seeds.
-
-    Args:
-        values: each seed's.
-        intervals: each seed's bootstrap interval.
-    """
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return Figure(mean=None, seeds=tuple(values), range=None, interval=None)
-    bounds = [interval for interval in intervals if interval is not None]
-    joint = (min(low for low, _ in bounds), max(high for _, high in bounds)) if len(bounds) == len(values) else None
-    return Figure(mean=fmean(known), seeds=tuple(known), range=(min(known), max(known)), interval=joint)
-
-
 def _row(arm: Arm, choice: Choice, setting: Setting, split: str, commands: Commands, seeds: Sequence[int]) -> TableRow:
     by_seed = [
         read_figures(commands.evaluation(arm, seed), commands.model(choice.training, seed), setting, split, arm.control)
@@ -134,7 +101,7 @@ def _row(arm: Arm, choice: Choice, setting: Setting, split: str, commands: Comma
         groups=by_seed[0]["groups"],
         majority_accuracy=by_seed[0]["majority_accuracy"],
         figures={
-            name: summarise(
+            name: over_seeds(
                 [_value(figures, name) for figures in by_seed], [figures["intervals"].get(name) for figures in by_seed]
             )
             for name in FIGURES
@@ -197,7 +164,7 @@ def _cells(row: TableRow, several: bool) -> list[str]:
     ]
 
 
-def _with_interval(figure: Figure) -> str:
+def _with_interval(figure: SeedFigure) -> str:
     if figure.interval is None:
         return percent(figure.mean)
     low, high = figure.interval

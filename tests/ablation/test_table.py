@@ -4,23 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sage_trl.ablation.table import summarise
 from sage_trl.errors import DataError
 from sage_trl.storage import read_json
-
-
-def test_a_figure_over_three_seeds():
-    figure = summarise([0.5, 0.8, 0.65], [(0.4, 0.6), (0.7, 0.85), (0.55, 0.75)])
-    assert figure.mean == pytest.approx(0.65)
-    assert figure.seeds == (0.5, 0.8, 0.65)
-    assert figure.range == (0.5, 0.8)
-    assert figure.interval == (0.4, 0.85)
-
-
-def test_a_figure_that_one_seed_lacks_has_no_mean():
-    figure = summarise([0.5, None], [(0.4, 0.6), None])
-    assert (figure.mean, figure.seeds, figure.range, figure.interval) == (None, (0.5, None), None, None)
-    assert summarise([2.0, 3.0], [None, None]).interval is None
 
 
 def test_table_json_and_table_md(work):
