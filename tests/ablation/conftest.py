@@ -37,7 +37,7 @@ if tool.stem == "evaluate":
     accuracies = json.loads((work / "accuracies.json").read_text())
     seed = next(part for part in output.parts if part.startswith("seed-"))
     accuracy = accuracies.get(f"{seed}/{output.name}", 0.5)
-    control = {"--no-facts": "+no_facts", "--facts-as-text": "+hard_facts"}.get(words[-1], "")
+    control = "+hard_facts" if "--facts-as-text" in words else ""
     control = "+" + option("--control") if "--control" in words else control
     settings = words[words.index("--setting") + 1 : words.index("--split")]
     splits = [word for word in words[words.index("--split") + 1 :] if word in ("test", "unseen", "validation")]

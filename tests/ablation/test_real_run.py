@@ -82,12 +82,3 @@ def test_killed_at_any_moment_it_ends_with_the_same_table(tmp_path: Path, datase
     assert all(row["questions"] == 15 for row in rows)
     assert rows[2]["chosen"]["beta"] in (0.1, 0.2)
     assert read_json(whole / "seed-0" / "models" / "learned" / "config.json")["learned_queries"] == 2
-
-
-def test_usage_on_the_real_command_line(tmp_path: Path) -> None:
-    command = tool("ablate", tmp_path / "nowhere.yaml", "--output", tmp_path / "out")
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert finished.returncode == 2
-    assert finished.stderr.startswith("error: ")
-    assert "nowhere.yaml: no such plan" in finished.stderr
-    assert not (tmp_path / "out").exists()
