@@ -29,6 +29,8 @@ from sage_trl.storage import read_json_lines
 Level = Literal["standard_comparison", "defect_identification", "defect_diagnosis"]
 LEVELS: tuple[Level, ...] = ("standard_comparison", "defect_identification", "defect_diagnosis")
 PairKind = Literal["min", "max"]
+Turns = Literal["single", "conversation"]
+"""Whether each question stands alone, or after the earlier questions of its group (paper eq. 10)."""
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Score = Annotated[float, Field(ge=1.0, le=5.0)]

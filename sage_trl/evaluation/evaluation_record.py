@@ -66,5 +66,3 @@ def _read(path: Path) -> EvaluationRecord | None:
 
 def _union(before: list[str], now: list[str]) -> list[str]:
     return list(dict.fromkeys([*before, *now]))
-
-

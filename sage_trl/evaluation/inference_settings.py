@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers.utils import cached_file
 
+from sage_trl.errors import DataError
 from sage_trl.models.checkpoints import is_plain_model
 from sage_trl.models.prompt import FactUse
 from sage_trl.records import Record, parse_record
@@ -35,12 +36,16 @@ def read_inference_settings(model: str) -> InferenceSettings:
     """
     path = Path(model) / INFERENCE_FILE
     if not Path(model).is_dir():
-        found = cached_file(
-            model,
-            INFERENCE_FILE,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
+        try:
+            found = cached_file(
+                model,
+                INFERENCE_FILE,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+        except OSError:  # a name that no model of the hub can have
+            problem = "no such model directory, and no model of the hub"
+            raise DataError.at(model, None, problem, "check --model, or train the model first") from None
         path = path if found is None else Path(found)
     if path.is_file():
         return parse_record(InferenceSettings, read_json(path), path)

@@ -11,6 +11,7 @@ import numpy as np
 from sage_trl.evaluation.bootstrap import bootstrap_intervals
 from sage_trl.evaluation.calibration import Calibration, calibrate
 from sage_trl.evaluation.counts import AskedGroup, count_by_unit, figures_of, groups_of, without_doubles
+from sage_trl.evaluation.criterion_intervals import criterion_intervals
 from sage_trl.evaluation.mmad import MmadFigures
 from sage_trl.evaluation.predictions import MmadProtocol, Prediction
 from sage_trl.records import LEVELS, Level, Record
@@ -28,16 +29,19 @@ class CriterionMeans(Record):
 class Metrics(Record):
     """The figures of one model in one setting: fractions 0-1, counts as whole numbers, None where nothing was graded.
 
-    Open questions (no true verdict and no options) are counted in `open` and enter neither `questions` nor any accuracy.
+    Open questions (no true verdict, no options) are counted in `open` and enter neither `questions` nor any accuracy.
     `majority_accuracy` is the accuracy of the best constant answers, a verdict and a letter, on the same questions.
     `balanced_accuracy` is the mean of the recalls of yes and no, None without both; `f1` takes yes as positive, and a
-    reply that cannot be read as the wrong answer. `calibration` compares the yes-probability with the true verdicts, None
-    where the model told none. `mmad` holds MMAD's own table by protocol, None without its questions.
+    reply that cannot be read as the wrong answer. `calibration` compares the yes-probability with the true verdicts,
+    None where the model told none. `mmad` holds MMAD's own table by protocol, None without its questions.
     `group_sizes` and `acc_g_by_size` go by how many graded questions a group has ("5" in the paper). `missing` counts
     graded questions without a prediction: they enter no accuracy, but their group is `incomplete` and never right.
-    `doubled` counts rows that repeat a question, which enter nothing.
-    `intervals` holds 95% intervals [low, high] over physical units (see `bootstrap_intervals`), by name, those of a level
-    as `accuracy_by_level/LEVEL`.
+    `doubled` counts rows that repeat a question, which enter nothing. `unanswered` counts the questions, open ones
+    included, to which a server gave no reply: no reply is made up for them.
+    `mle_rule` holds the scores of the rule judge, `mle` those of a language model. `mle_unscored` counts the replies
+    that it gave no score, such as those in quarantine: they enter no mean.
+    `intervals` holds 95% intervals [low, high] over physical units (see `bootstrap_intervals`), by name, those of a
+    level as `accuracy_by_level/LEVEL`.
     """
 
     accuracy: float | None
@@ -62,6 +66,9 @@ class Metrics(Record):
     calibration: Calibration | None
     mmad: dict[MmadProtocol, MmadFigures | None] | None
     mle_rule: CriterionMeans | None
+    mle: CriterionMeans | None = None
+    mle_unscored: int = 0
+    unanswered: int = 0
     intervals: dict[str, tuple[float, float]]
 
     def as_json(self) -> dict[str, Any]:
@@ -97,6 +104,10 @@ def compute_metrics(
     counts = count_by_unit(graded, asked)
     figures = {name: _known(value) for name, value in figures_of(counts.sum(axis=0)).items()}
     answered = Counter(prediction.group_id for prediction in graded)
+    intervals = bootstrap_intervals(counts, figures_of, seed) if graded else {}
+    if criterion_scores:
+        units = [groups[row.group_id].unit if groups else row.group_id for row in predictions]
+        intervals |= criterion_intervals("mle_rule", criterion_scores, units, seed)
     return Metrics(
         accuracy=figures["accuracy"],
         balanced_accuracy=figures["balanced_accuracy"],
@@ -120,7 +131,7 @@ def compute_metrics(
         calibration=_calibration(graded),
         mmad=None if mmad is None else dict(mmad),
         mle_rule=mean_criteria(criterion_scores) if criterion_scores else None,
-        intervals=bootstrap_intervals(counts, figures_of, seed) if graded else {},
+        intervals=intervals,
     )
 
 

@@ -25,7 +25,7 @@ LEVEL_NAMES = {
 }
 FIGURE_COLUMNS = (
     *("accuracy", "95%", *LEVEL_NAMES.values(), "macro", "Acc-G", "majority", "unreadable", "mle_rule", "n"),
-    *("balanced", "F1", "SBERT", "ECE"),
+    *("balanced", "F1", "SBERT", "MLE", "ECE"),
 )
 
 
@@ -140,12 +140,26 @@ def figure_cells(metrics: Mapping[str, Any]) -> list[str]:
         percent(metrics["majority_accuracy"]),
         str(metrics["unreadable"]),
         "-" if scores is None else f"{scores['mean']:.2f}",
-        str(metrics["questions"]),
+        _answered(metrics),
         # Files written before these figures existed lack them.
         *(percent(metrics.get(name)) for name in ("balanced_accuracy", "f1")),
         "-" if metrics.get("sbert") is None else f"{metrics['sbert']:.3f}",
+        _judged(metrics),
         "-" if metrics.get("calibration") is None else f"{metrics['calibration']['expected_calibration_error']:.3f}",
     ]
+
+
+def _answered(metrics: Mapping[str, Any]) -> str:
+    """How many questions were graded, and how many got no reply if some got none."""
+    unanswered = metrics.get("unanswered", 0)
+    return f"{metrics['questions']} ({unanswered} unanswered)" if unanswered else str(metrics["questions"])
+
+
+def _judged(metrics: Mapping[str, Any]) -> str:
+    """The mean of `mle`, and how many replies have no score if some have none."""
+    scores, unscored = metrics.get("mle"), metrics.get("mle_unscored", 0)
+    mean = "-" if scores is None else f"{scores['mean']:.2f}"
+    return f"{mean} ({unscored} unscored)" if unscored else mean
 
 
 def percent(fraction: float | None) -> str:

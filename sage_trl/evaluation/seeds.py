@@ -14,7 +14,13 @@ from sage_trl.errors import DataError
 from sage_trl.evaluation.report import METRICS_FILE, Results, percent, read_metrics
 from sage_trl.records import Record
 
-SEED_FIGURES = {"accuracy": "accuracy", "accuracy_macro": "macro", "acc_g": "Acc-G", "balanced_accuracy": "balanced", "f1": "F1"}
+SEED_FIGURES = {
+    "accuracy": "accuracy",
+    "accuracy_macro": "macro",
+    "acc_g": "Acc-G",
+    "balanced_accuracy": "balanced",
+    "f1": "F1",
+}
 """Figures of `metrics.json` that the table shows, all of them fractions, and the heads of their columns."""
 
 
@@ -73,7 +79,9 @@ def collect_seeds(runs: Sequence[Path]) -> dict[str, dict[str, dict[str, SeedFig
 
 def _check_same(first: tuple[Path, Results], other: tuple[Path, Results]) -> None:
     def asked(results: Results) -> dict[tuple[str, str], int]:
-        return {(model, key): figures["questions"] for model, entry in results.items() for key, figures in entry.items()}
+        return {
+            (model, key): figures["questions"] for model, entry in results.items() for key, figures in entry.items()
+        }
 
     ours, theirs = asked(first[1]), asked(other[1])
     for name in sorted(ours.keys() | theirs.keys()):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from sage_trl.models.fusion_attention import ComparisonPatches, FusionAttention, FusionLinear, comparison_patches
+from sage_trl.models.fusion_attention import FusionAttention, FusionInputs, FusionLinear, comparison_patches
 from sage_trl.models.prompt import FACT_TOKEN
 from sage_trl.trees.tree_attention import SPLIT_ATTENTION, dense_mask, prepare_split
 
@@ -135,11 +135,7 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
             ValueError: facts without `input_ids` or without an image, or placeholders that do not match the facts.
         """
         super_forward = super().forward  # type: ignore[misc]
-        references = {
-            name.removeprefix(REFERENCE_PREFIX): kwargs.pop(name)
-            for name in [name for name in kwargs if name.startswith(REFERENCE_PREFIX)]
-        }
-        extra = {name: kwargs.pop(name) for name in self.fact_inputs if name in kwargs}
+        references, extra = self._take_fact_inputs(kwargs)
         if tree_spans is not None:
             kwargs["position_ids"] = self.tree_position_ids(
                 **{"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
@@ -165,11 +161,10 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         is_fact = input_ids == self.config.fact_token_id
         embeds = self._embed_prompt(input_ids, is_fact, features)
 
-        facts, is_real_fact = self.embed_facts(fact_input_ids, fact_attention_mask)
-        test_rows = self.split_test_images(input_ids, features, **extra)
-        reference, visible = self._reference_patches(references, reference_mask, len(input_ids))
-        patches, image_rms = self._comparison_patches(test_rows, reference, visible)
-        fused = self.fusion(facts, patches, image_rms)[is_real_fact]
+        inputs = self._fusion_inputs(
+            input_ids, features, extra, (fact_input_ids, fact_attention_mask), (references, reference_mask)
+        )
+        fused = self.fusion(inputs.facts, inputs.patches, inputs.image_rms)[inputs.is_real_fact]
         if int(is_fact.sum()) != fused.shape[0]:
             raise ValueError(
                 f"the prompts hold {int(is_fact.sum())} {FACT_TOKEN} placeholders for {fused.shape[0]} facts; "
@@ -179,6 +174,20 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         if self.forwards_input_ids:
             kwargs["input_ids"] = input_ids
         return super_forward(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
+
+    def fusion_inputs(
+        self,
+        input_ids: Tensor,
+        fact_input_ids: Tensor,
+        fact_attention_mask: Tensor,
+        reference_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> FusionInputs:
+        """What the forward would fuse, found without a pass of the language model; arguments as in `forward`."""
+        references, extra = self._take_fact_inputs(kwargs)
+        features = self._image_features(None, kwargs)
+        facts = (fact_input_ids, fact_attention_mask)
+        return self._fusion_inputs(input_ids, features, extra, facts, (references, reference_mask))
 
     def tree_position_ids(self, **inputs: Any) -> Tensor:
         """Positions of packed trees as the backbone wants them, from `position_ids` `[B, T]` along each branch."""
@@ -265,9 +274,24 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         images = iter(present)
         return pad_rows([next(images) if has else present[0][:0] for has in has_reference])
 
-    def _comparison_patches(
-        self, test_rows: list[Tensor], reference: Tensor | None, visible: Tensor | None
-    ) -> tuple[ComparisonPatches, Tensor]:
+    def _take_fact_inputs(self, kwargs: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Take the references' inputs, without the prefix of their names, and what `fact_inputs` names."""
+        names = [name for name in kwargs if name.startswith(REFERENCE_PREFIX)]
+        references = {name.removeprefix(REFERENCE_PREFIX): kwargs.pop(name) for name in names}
+        return references, {name: kwargs.pop(name) for name in self.fact_inputs if name in kwargs}
+
+    def _fusion_inputs(
+        self,
+        input_ids: Tensor,
+        features: Sequence[Tensor],
+        extra: Mapping[str, Tensor],
+        facts: tuple[Tensor, Tensor],
+        references: tuple[Mapping[str, Tensor], Tensor | None],
+    ) -> FusionInputs:
+        """The fusion's inputs from image features, (fact ids, their mask) and (references' inputs, reference_mask)."""
+        embedded, is_real_fact = self.embed_facts(*facts)
+        test_rows = self.split_test_images(input_ids, features, **extra)
+        reference, visible = self._reference_patches(*references, len(input_ids))
         test, test_mask = pad_rows(test_rows)
         patches = comparison_patches(
             test,
@@ -280,7 +304,8 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
             fusion_values=self.config.fusion_values,
         )
         mean_square = torch.stack([row.detach().float().square().mean() for row in test_rows])
-        return patches, mean_square.sqrt()[:, None, None].to(test.dtype)
+        image_rms = mean_square.sqrt()[:, None, None].to(test.dtype)
+        return FusionInputs(embedded, patches, image_rms, is_real_fact, test_mask.sum(dim=1))
 
 
 def pad_rows(rows: list[Tensor]) -> tuple[Tensor, Tensor]:

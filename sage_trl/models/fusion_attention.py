@@ -81,11 +81,20 @@ def gather_patches(patches: Tensor, indices: Tensor) -> Tensor:
 
 
 class ComparisonPatches(NamedTuple):
-    """What the facts attend to: keys and values `[B, M, C]`, `mask` `[B, M]` true where there is a patch."""
+    """What the facts attend to.
+
+    Attributes:
+        keys, values: `[B, M, C]`.
+        mask: `[B, M]`, true where there is a patch.
+        indices: `[B, M]`, which of the test image's patches each is.
+        similarity: `[B, M]` to the reference (eq. 1), in rising order; NaN in a row without one.
+    """
 
     keys: Tensor
     values: Tensor
     mask: Tensor
+    indices: Tensor
+    similarity: Tensor
 
 
 def comparison_patches(
@@ -111,7 +120,9 @@ def comparison_patches(
         reference_mask: `[B, R]`; a row that is false throughout has no reference.
     """
     if reference is None or reference_mask is None:
-        return ComparisonPatches(test, test, test_mask)
+        indices = torch.arange(test.shape[1], device=test.device).expand(test.shape[:2])
+        unknown = torch.full(test.shape[:2], torch.nan, device=test.device)
+        return ComparisonPatches(test, test, test_mask, indices, unknown)
     has_reference = reference_mask.any(dim=-1)
     # A row without reference needs a comparable patch so that no row of the similarity is all masked; it is unused.
     comparable = reference_mask | ~has_reference[:, None]
@@ -125,7 +136,24 @@ def comparison_patches(
     features: dict[PatchFeature, Tensor] = {"patch": selected, "difference": difference}
     in_top_k = torch.arange(indices.shape[1], device=test.device) < k
     mask = similarity.isfinite() & (in_top_k | ~has_reference[:, None])
-    return ComparisonPatches(features[fusion_keys], features[fusion_values], mask)
+    similarity = similarity.masked_fill(~has_reference[:, None], torch.nan)
+    return ComparisonPatches(features[fusion_keys], features[fusion_values], mask, indices, similarity)
+
+
+class FusionInputs(NamedTuple):
+    """What is fused, and what of it is real.
+
+    Attributes:
+        facts, patches, image_rms: the arguments of `FusionAttention`.
+        is_real_fact: `[B, L_F]`, false for padding.
+        num_patches: `[B]`, comparable patches of each test image.
+    """
+
+    facts: Tensor
+    patches: ComparisonPatches
+    image_rms: Tensor
+    is_real_fact: Tensor
+    num_patches: Tensor
 
 
 def learned_facts(queries: Tensor, facts: Tensor) -> Tensor:
@@ -204,20 +232,31 @@ class FusionAttention(nn.Module):
         Raises:
             ValueError: more facts than learned queries.
         """
-        if self.learned_queries is not None:
-            facts = learned_facts(self.learned_queries, facts)
-        query, key, value = (
-            self._split_heads(layer(states))
-            for layer, states in (
-                (self.query, functional.rms_norm(facts, facts.shape[-1:], eps=1e-12)),
-                (self.key, patches.keys / image_rms),
-                (self.value, patches.values / image_rms),
-            )
-        )
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=patches.mask[:, None, None, :])
-        merged = attended.transpose(1, 2).flatten(2)
+        value = self._split_heads(self.value(patches.values / image_rms))
+        merged = self._attend(facts, patches, image_rms, value).transpose(1, 2).flatten(2)
         projected: Tensor = self.projection(self.norm(merged)) * image_rms
         return projected
+
+    def attention(self, facts: Tensor, patches: ComparisonPatches, image_rms: Tensor) -> Tensor:
+        """The weights of eq. 2: the forward's own attention, with each patch as a value that stands for itself.
+
+        Args:
+            facts, patches, image_rms: as in `forward`.
+
+        Returns:
+            `[B, heads, L_F, M]`; each row sums to one over the real patches.
+        """
+        count = patches.keys.shape[1]
+        each = torch.eye(count, dtype=patches.keys.dtype, device=patches.keys.device)
+        return self._attend(facts, patches, image_rms, each.expand(len(facts), self.num_heads, count, count))
+
+    def _attend(self, facts: Tensor, patches: ComparisonPatches, image_rms: Tensor, value: Tensor) -> Tensor:
+        if self.learned_queries is not None:
+            facts = learned_facts(self.learned_queries, facts)
+        query = self._split_heads(self.query(functional.rms_norm(facts, facts.shape[-1:], eps=1e-12)))
+        key = self._split_heads(self.key(patches.keys / image_rms))
+        mask = patches.mask[:, None, None, :]
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
     def _split_heads(self, states: Tensor) -> Tensor:
         batch, length, width = states.shape

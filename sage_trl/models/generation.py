@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sage_trl.models.encoding import encode_prompts
+from sage_trl.models.encoding import encode_prompts, move_to_model, without_placeholders
 from sage_trl.models.prompt import FactUse
 from sage_trl.models.replies import Reply
 from sage_trl.models.shared_prompts import SharedPrompts, generation_inputs, share_prompts
@@ -26,6 +26,7 @@ class ModelReplyGenerator:
         max_new_tokens: longest reply in tokens; a longer one is cut.
         facts: what becomes of the rows' facts.
         reference_in_prompt: show the reference as an image of the prompt, with wording that makes it the baseline.
+        share_prefixes: read what rows share once, which takes a model and a processor of ours or of their bases.
     """
 
     def __init__(
@@ -35,26 +36,27 @@ class ModelReplyGenerator:
         max_new_tokens: int,
         facts: FactUse = "fusion",
         reference_in_prompt: bool = False,
+        share_prefixes: bool = True,
     ) -> None:
         self._model = model.eval()
         self._processor = processor
         self._options: dict[str, Any] = {"facts": facts, "reference_in_prompt": reference_in_prompt}
+        self._share_prefixes = share_prefixes
         self._config = _greedy_config(model, max_new_tokens)
         self._yes_no = find_yes_no_tokens(processor.tokenizer)
 
     @torch.inference_mode()
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[Reply]:
         """Reply to rows with decoded images; see `encode_prompts` for their fields."""
-        shared = share_prompts(self._processor, rows, self._options)
+        shared = share_prompts(self._processor, rows, self._options) if self._share_prefixes else None
         if shared is None:
-            inputs = self._to_model(encode_prompts(self._processor, rows, **self._options))
+            inputs = move_to_model(encode_prompts(self._processor, rows, **self._options), self._model)
         else:
             on_device = {
                 name: value.to(self._model.device) for name, value in vars(shared).items() if name != "prefixes"
             }
-            inputs = generation_inputs(
-                self._model, SharedPrompts(prefixes=self._to_model(shared.prefixes), **on_device)
-            )
+            prefixes = move_to_model(shared.prefixes, self._model)
+            inputs = generation_inputs(self._model, SharedPrompts(prefixes=prefixes, **on_device))
         prompt_length = inputs["input_ids"].shape[1]
         chances = None if self._yes_no is None else YesProbability(self._yes_no)
         output = self._model.generate(
@@ -62,16 +64,10 @@ class ModelReplyGenerator:
         )
         replies = self._processor.tokenizer.batch_decode(output[:, prompt_length:], skip_special_tokens=True)
         return [
-            Reply(reply.strip(), chance)
+            # In a conversation a reply comes back as an earlier turn.
+            Reply(without_placeholders(self._processor, reply).strip(), chance)
             for reply, chance in zip(replies, chances.of_rows if chances else [None] * len(replies), strict=True)
         ]
-
-    def _to_model(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        device, dtype = self._model.device, self._model.dtype
-        return {
-            name: value.to(device=device, dtype=dtype if value.is_floating_point() else value.dtype)
-            for name, value in batch.items()
-        }
 
 
 def _greedy_config(model: Any, max_new_tokens: int) -> Any:

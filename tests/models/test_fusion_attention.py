@@ -81,6 +81,8 @@ def test_difference_is_to_the_nearest_reference_patch():
     patches = compare(test, reference, torch.ones(1, 2, dtype=torch.bool))
     assert patches.keys.tolist() == [[NORTH]]
     assert patches.values.tolist() == [[[-1.0, 1.0]]]
+    assert patches.indices.tolist() == [[1]]
+    assert patches.similarity.tolist() == [[pytest.approx(math.sqrt(0.5))]]
 
 
 def test_a_row_without_reference_uses_all_its_patches_beside_one_with():
@@ -92,6 +94,12 @@ def test_a_row_without_reference_uses_all_its_patches_beside_one_with():
     alone = compare(test[1:], None, None)
     assert sorted(patches.values[1].tolist()) == sorted(alone.values[0].tolist())
     assert torch.equal(patches.keys[1], patches.values[1])
+    assert patches.indices[0, 0] == 1
+    assert patches.indices[1].sort().values.tolist() == [0, 1]
+    assert torch.equal(patches.keys[1], test[1, patches.indices[1]])
+    assert alone.indices.tolist() == [[0, 1]]
+    assert patches.similarity.isnan().tolist() == [[False, False], [True, True]]
+    assert alone.similarity.isnan().all()
 
 
 @torch.no_grad()
@@ -100,14 +108,17 @@ def test_attention_matches_float64_loops():
     layer = FusionAttention(hidden_size=8, num_heads=2).double()
     facts, keys, values = (torch.randn(1, n, 8, dtype=torch.float64) for n in (2, 3, 3))
     mask = torch.tensor([[True, True, False]])
-    fused = layer(facts, ComparisonPatches(keys, values, mask), torch.full((1, 1, 1), 3.0, dtype=torch.float64))
+    patches = ComparisonPatches(keys, values, mask, torch.arange(3)[None], torch.zeros(1, 3))
+    image_rms = torch.full((1, 1, 1), 3.0, dtype=torch.float64)
+    fused, attention = layer(facts, patches, image_rms), layer.attention(facts, patches, image_rms)
     unit_facts = facts / facts.square().mean(-1, keepdim=True).sqrt()
     query, key, value = layer.query(unit_facts)[0], layer.key(keys / 3)[0], layer.value(values / 3)[0]
     for fact in range(2):
         merged = []
-        for head in (slice(0, 4), slice(4, 8)):
+        for number, head in enumerate((slice(0, 4), slice(4, 8))):
             logits = [float(query[fact, head] @ key[i, head]) / math.sqrt(4) for i in range(2)]
             weights = [math.exp(logit) / sum(math.exp(other) for other in logits) for logit in logits]
+            assert attention[0, number, fact].tolist() == pytest.approx([*weights, 0.0])
             merged.append(sum(weight * value[i, head] for i, weight in enumerate(weights)))
         expected = layer.projection(layer.norm(torch.cat(merged))) * 3
         assert torch.allclose(fused[0, fact], expected, atol=1e-12)

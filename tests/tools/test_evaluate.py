@@ -11,23 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sage_trl.models.tiny import TinySize, build_tiny_internvl
 from sage_trl.storage import read_json, write_json
 from tests.data.sources.trees import grow
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "evaluate.py"
 RunTool = Callable[..., int]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved tiny model with random weights."""
-    directory = tmp_path_factory.mktemp("models") / "tiny"
-    size = TinySize(image_size=32, vision_layers=1, text_layers=1, vision_width=32, text_width=32)
-    made, processor = build_tiny_internvl(["Is the part scratched? Yes, a scratch.", "No, fine."] * 3, size)
-    made.save_pretrained(directory)
-    processor.save_pretrained(directory)
-    return directory
 
 
 @pytest.fixture
@@ -121,6 +109,40 @@ def test_again_with_controls_keeps_what_is_there(run_tool_file: RunTool, argumen
     ]
     lines = (tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     assert len({json.loads(line)["key"] for line in lines}) == len(lines) == 4 * 8
+
+
+def test_evidence_is_written_once_for_each_group(run_tool_file: RunTool, arguments: list[str], tmp_path: Path) -> None:
+    command = ["evaluate.py", *arguments, "--setting", "one_shot", "--quiet"]
+    predictions, evidence = tmp_path / "out" / "predictions.jsonl", tmp_path / "out" / "evidence.jsonl"
+    assert run_tool_file(*command) == 0
+    answered = predictions.read_bytes()
+    assert not evidence.exists()
+
+    assert run_tool_file(*command, "--evidence") == 0
+    rows = [json.loads(line) for line in evidence.read_text(encoding="utf-8").splitlines()]
+    assert [(row["model"], row["setting"], row["split"], row["control"]) for row in rows] == [
+        ("tiny", "one_shot", "test", None)
+    ] * 4
+    assert sorted(row["group_id"] for row in rows) == ["g0", "g1", "g2", "g3"]
+    # Of four patches all are selected, whose similarity rises; g3 has no reference.
+    for row in rows:
+        assert [len(fact["attention"]) for fact in row["facts"]] == [4, 4]
+        similarity = [patch["similarity"] for patch in row["patches"]]
+        assert similarity == ([None] * 4 if row["group_id"] == "g3" else sorted(similarity))
+
+    # A kill in the last line: that group alone is done again, and no reply is generated again.
+    whole = evidence.read_bytes()
+    evidence.write_bytes(whole[:-20])
+    assert run_tool_file(*command, "--evidence") == 0
+    assert evidence.read_bytes() == whole
+    assert predictions.read_bytes() == answered
+
+
+def test_evidence_of_models_that_fuse_nothing_is_refused(
+    run_tool_file: RunTool, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_tool_file("evaluate.py", *arguments, "--setting", "one_shot", "--no-facts", "--evidence") == 2
+    assert "--evidence: no model fuses facts" in capsys.readouterr().err
 
 
 def test_quiet_prints_nothing(run_tool_file: RunTool, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from transformers import InternVLConfig, InternVLProcessor
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 from transformers.models.internvl.modeling_internvl import InternVLForConditionalGeneration, InternVLModel
 
 from sage_trl.models.backbones.registry import Backbone, register
@@ -15,6 +16,7 @@ from sage_trl.models.fact_enhanced import FactEnhancedModelMixin
 from sage_trl.models.fact_generation import FactEnhancedGenerationMixin
 from sage_trl.models.fusion_settings import FusionSettings
 from sage_trl.models.parts import Part
+from sage_trl.models.patch_boxes import tile_boxes
 
 
 class SageInternVLConfig(FusionSettings, InternVLConfig):
@@ -102,6 +104,24 @@ class SageInternVLProcessor(InternVLProcessor):
         image_token_id: int = self.image_token_id
         image_seq_length: int = self.image_seq_length
         return (input_ids == image_token_id).sum(dim=1) // image_seq_length
+
+    def patch_boxes(self, size: tuple[int, int], num_patches: int, _is_alone: bool) -> Tensor:
+        """Boxes of an image's comparable patches, `[num_patches, 4]` in fractions; see `patch_boxes.grid_boxes`.
+
+        Args:
+            size: width and height of the image.
+            num_patches: how many patches the model compares of it.
+            _is_alone: whether it is the only image of its prompt, which decides nothing here.
+        """
+        per_tile: int = self.image_seq_length
+        if num_patches == per_tile:
+            return tile_boxes(1, 1, per_tile)
+        images = self.image_processor
+        width, height = size
+        columns, rows = get_optimal_tiled_canvas(
+            (height, width), (images.size["height"], images.size["width"]), images.min_patches, images.max_patches
+        )
+        return tile_boxes(rows, columns, per_tile)
 
 
 BACKBONE = register(

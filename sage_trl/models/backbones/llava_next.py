@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from torch import Tensor
 from transformers import LlavaNextConfig, LlavaNextProcessor
 from transformers.models.llava_next.modeling_llava_next import LlavaNextForConditionalGeneration, LlavaNextModel
 
-from sage_trl.models.backbones.anyres import AnyResolutionMixin
+from sage_trl.models.backbones.anyres import AnyResolutionMixin, tiled_boxes
 from sage_trl.models.backbones.registry import Backbone, register
 from sage_trl.models.fact_enhanced import FactEnhancedModelMixin
 from sage_trl.models.fact_generation import FactEnhancedGenerationMixin
@@ -72,6 +73,12 @@ class SageLlavaNextProcessor(LlavaNextProcessor):
             num_additional_image_tokens=num_additional_image_tokens,
             **kwargs,
         )
+
+    def patch_boxes(self, size: tuple[int, int], _num_patches: int, _is_alone: bool) -> Tensor:
+        """See `SageInternVLProcessor.patch_boxes`; every image is cut into tiles, whatever else is in the prompt."""
+        images = self.image_processor
+        tile: int = images.crop_size["height"]
+        return tiled_boxes(size, images.image_grid_pinpoints, tile, tile // self.patch_size)
 
 
 BACKBONE = register(

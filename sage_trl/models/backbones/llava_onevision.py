@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
+from torch import Tensor
 from transformers import LlavaOnevisionConfig, LlavaOnevisionProcessor
 from transformers.models.llava_onevision.modeling_llava_onevision import (
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionModel,
 )
 
-from sage_trl.models.backbones.anyres import AnyResolutionMixin
+from sage_trl.models.backbones.anyres import AnyResolutionMixin, squared_boxes, tiled_boxes
 from sage_trl.models.backbones.registry import Backbone, register
 from sage_trl.models.fact_enhanced import FactEnhancedModelMixin
 from sage_trl.models.fact_generation import FactEnhancedGenerationMixin
@@ -71,6 +73,15 @@ class SageLlavaOnevisionProcessor(LlavaOnevisionProcessor):
             vision_aspect_ratio=vision_aspect_ratio,
             **kwargs,
         )
+
+    def patch_boxes(self, size: tuple[int, int], _num_patches: int, is_alone: bool) -> Tensor:
+        """See `SageInternVLProcessor.patch_boxes`; only an image that is alone is cut into tiles."""
+        side = math.isqrt(self.num_image_tokens)
+        if not is_alone:
+            return squared_boxes(size, side)
+        images = self.image_processor
+        most = int(self.vision_aspect_ratio.removeprefix("anyres_max_"))
+        return tiled_boxes(size, images.image_grid_pinpoints, images.size["height"], side, most)
 
 
 BACKBONE = register(

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLProcessor
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLModel
 
-from sage_trl.models.backbones.qwen2_vl import KEY_RENAMING, PART_PREFIXES, GridMixin
+from sage_trl.models.backbones.qwen2_vl import KEY_RENAMING, PART_PREFIXES, GridMixin, GridProcessorMixin
 from sage_trl.models.backbones.registry import Backbone, register
 from sage_trl.models.fact_generation import FactEnhancedGenerationMixin
 from sage_trl.models.fusion_settings import FusionSettings
@@ -34,7 +34,7 @@ class SageQwen2_5_VLForConditionalGeneration(FactEnhancedGenerationMixin, Qwen2_
     part_prefixes: ClassVar[dict[Part, tuple[str, ...]]] = PART_PREFIXES
 
 
-class SageQwen2_5_VLProcessor(Qwen2_5_VLProcessor):
+class SageQwen2_5_VLProcessor(GridProcessorMixin, Qwen2_5_VLProcessor):
     """Qwen2.5-VL's processor without the video part, which would need torchvision."""
 
     def __init__(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2VLConfig, Qwen2VLProcessor
 from transformers.core_model_loading import WeightRenaming
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLForConditionalGeneration, Qwen2VLModel
 
 from sage_trl.models.backbones.registry import Backbone, register
@@ -16,6 +17,7 @@ from sage_trl.models.fact_enhanced import FactEnhancedModelMixin
 from sage_trl.models.fact_generation import FactEnhancedGenerationMixin
 from sage_trl.models.fusion_settings import FusionSettings
 from sage_trl.models.parts import Part
+from sage_trl.models.patch_boxes import grid_boxes
 
 # As in transformers, but for the fusion, which a hub checkpoint has no other name for.
 KEY_RENAMING = (
@@ -83,7 +85,22 @@ class SageQwen2VLForConditionalGeneration(FactEnhancedGenerationMixin, Qwen2VLFo
     part_prefixes: ClassVar[dict[Part, tuple[str, ...]]] = PART_PREFIXES
 
 
-class SageQwen2VLProcessor(Qwen2VLProcessor):
+class GridProcessorMixin:
+    """What the processors of both generations of Qwen share."""
+
+    image_processor: Any
+
+    def patch_boxes(self, size: tuple[int, int], _num_patches: int, _is_alone: bool) -> Tensor:
+        """See `SageInternVLProcessor.patch_boxes`; here the patches are one grid, whatever else is in the prompt."""
+        images = self.image_processor
+        width, height = size
+        side = images.patch_size * images.merge_size
+        limits = {"min_pixels": images.size["shortest_edge"], "max_pixels": images.size["longest_edge"]}
+        resized_height, resized_width = smart_resize(height, width, side, **limits)
+        return grid_boxes(resized_height // side, resized_width // side)
+
+
+class SageQwen2VLProcessor(GridProcessorMixin, Qwen2VLProcessor):
     """Qwen2-VL's processor without the video part, which would need torchvision."""
 
     def __init__(

@@ -1,0 +1,104 @@
+"""Whether the patches that eq. 1 selects lie on the defects: python benchmarks/patch_hits.py --model DIR --dataset DIR.
+
+Over the defective pairs of a split: the share of the selected patches that touch a box of a defect, the same for the
+most distinct patch alone, the share of pairs where at least one does, and what patches drawn at random from the same
+images would get. 95% intervals are bootstraps over pairs. Below, the share of each selected patch by its rank.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from sage_trl.data.dataset import read_ad_pl
+from sage_trl.data.fact_sets import FACTS_FILE, read_facts
+from sage_trl.evaluation.bootstrap import Array, bootstrap_intervals
+from sage_trl.evaluation.evidence import GROUPS_AT_ONCE, EvidenceFinder
+from sage_trl.evaluation.inference_settings import read_inference_settings
+from sage_trl.evaluation.questions import build_questions, open_images
+from sage_trl.models.checkpoints import load_pretrained
+
+COLUMNS = ("selected patches", "most distinct patch", "pairs with a hit")
+
+
+def touches(box: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Whether two boxes share an area."""
+    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
+
+
+def count_hits(selected: list[bool], everywhere: list[bool]) -> list[float]:
+    """What one pair has, what as many patches drawn at random would have, in the order of `COLUMNS`, and each patch.
+
+    Args:
+        selected: whether each selected patch touches a defect, the most distinct first.
+        everywhere: the same of all patches of the image.
+    """
+    share = sum(everywhere) / len(everywhere)
+    missing = len(everywhere) - sum(everywhere)
+    no_hit = math.comb(missing, len(selected)) / math.comb(len(everywhere), len(selected))
+    return [sum(selected) / len(selected), selected[0], any(selected), share, share, 1 - no_hit, *selected]
+
+
+def measure(find: EvidenceFinder, dataset: Path, split: str) -> Array:
+    """`[pairs, 6 + K]`, a row of `count_hits` for each defective pair with a reference."""
+    directory = read_ad_pl(dataset)
+    asked = build_questions(
+        directory, read_facts(dataset / FACTS_FILE), split=split, setting="one_shot", identity={"model": "any"}
+    )
+    groups = {item.inspection.id: item for item in asked if item.inspection.defects and item.row["reference_image"]}
+    items, hits = list(groups.values()), []
+    for start in range(0, len(items), GROUPS_AT_ONCE):
+        part = items[start : start + GROUPS_AT_ONCE]
+        rows = open_images([item.row for item in part])
+        # Without a reference every patch takes part.
+        whole = find([{**row, "reference_image": None} for row in rows])
+        for item, evidence, all_patches in zip(part, find(rows), whole, strict=True):
+            boxes = [defect.box for defect in item.inspection.defects]
+
+            def on_defect(patch: tuple[float, ...], boxes: list[Any] = boxes) -> bool:
+                return any(touches(patch, box) for box in boxes)
+
+            everywhere = [on_defect(patch.box) for patch in all_patches.patches]
+            hits.append(count_hits([on_defect(patch.box) for patch in evidence.patches], everywhere))
+    return np.array(hits, dtype=np.float64)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="+", required=True, metavar="DIR", help="models that fuse facts")
+    parser.add_argument("--dataset", type=Path, required=True, metavar="DIR", help="AD-PL directory with facts")
+    parser.add_argument("--split", default="test", metavar="NAME")
+    arguments = parser.parse_args()
+    table, console = Table("", *COLUMNS), Console()
+    for name in arguments.model:
+        settings = read_inference_settings(name)
+        find = EvidenceFinder(*load_pretrained(name), settings.reference_in_prompt)
+        hits = measure(find, arguments.dataset, arguments.split)
+        table.add_row(f"{Path(name).name}, {len(hits)} pairs", *_cells(hits[:, :3]))
+        table.add_row("drawn at random", *_cells(hits[:, 3:6]))
+        by_rank = ", ".join(f"{share:.1%}" for share in hits[:, 6:].mean(axis=0))
+        console.print(f"{Path(name).name}, by rank: {by_rank}", soft_wrap=True, highlight=False)
+    console.print(table)
+
+
+def _cells(shares: Array) -> list[str]:
+    def means(sums: Array) -> Mapping[str, Array]:
+        return dict(zip(COLUMNS, (sums / len(shares)).T, strict=True))
+
+    intervals = bootstrap_intervals(shares, means)
+    return [
+        f"{mean:.1%} ({intervals[name][0]:.1%}-{intervals[name][1]:.1%})"
+        for name, mean in zip(COLUMNS, shares.mean(axis=0), strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    main()
