@@ -94,7 +94,7 @@ def test_the_real_path_and_the_python_code_run(photos, stock, workplace, hub):
     shown = [command for command in commands() if command[0] != "make"]
     assert {Path(word).name for command in shown for word in command if word.startswith("tools/")} == {
         *("build_dataset.py", "check.py", "generate_facts.py", "train.py", "score_mle.py", "evaluate.py"),
-        *("merge.py", "publish.py"),
+        *("report.py", "merge.py", "publish.py"),
     }
     for command in shown:
         tool = next(Path(word).name for word in command if word.startswith("tools/"))
@@ -107,6 +107,7 @@ def test_the_real_path_and_the_python_code_run(photos, stock, workplace, hub):
         )
         assert result.returncode == 0, f"{shlex.join(arguments)}\n{result.stderr}"
     assert (workplace / "runs" / "evaluation" / "metrics.json").is_file()
+    assert (workplace / "runs" / "report.html").is_file()
     assert b"sfe, then edpo" in hub.repositories["me/sage-internvl3-1b"].files["README.md"]
     [code] = blocks("python")
     short = 'SFEConfig(use_cpu=True, max_steps=1, report_to="none", '

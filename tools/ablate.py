@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from pathlib import Path
 
 from sage_trl.command_line import positive_number, run_tool, seed_number
@@ -26,6 +27,8 @@ def main() -> int:
     from sage_trl.ablation.arms import parse_changes  # noqa: PLC0415
     from sage_trl.ablation.run import Ablation, AblationOptions  # noqa: PLC0415
 
+    # TRL's configurations set it by its old name, about which a user can do nothing.
+    warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
     ablation = Ablation(
         AblationOptions(
             plan=arguments.plan,

@@ -1,4 +1,4 @@
-"""Run the whole method end to end on one source: data, facts, four models, preferences, evaluation, controls.
+"""Run the whole method end to end on one source: data, facts, four models, preferences, evaluation, controls, report.
 
     python tools/demo.py
     python tools/demo.py --source deep_pcb --root path/to/deep_pcb
@@ -27,6 +27,7 @@ from sage_trl.storage import read_json
 REPOSITORY = Path(os.path.relpath(Path(__file__).resolve().parent.parent))
 RECIPES = REPOSITORY / "recipes" / "demo"
 CONTROLLED_STAGE = "sfe"
+REPORT_FILE = "report.html"
 TEST_SPLITS = ("test", "unseen")
 
 
@@ -49,11 +50,17 @@ def main() -> int:
         code = runner.run(training + evaluation_steps(dataset, output, evaluation, splits))
         if code:
             return code
-    controls = [(CONTROLLED_STAGE, control) for control in (*CONTROLS, "no_facts")]
-    table = write_demo_summary(output, evaluation, splits, controls, title=f"{arguments.source}, held-out groups")
-    if not arguments.quiet:
-        print_table(table)
-    runner.say(f"total {minutes(time.monotonic() - start)}; results in {output}, figures in {output / SUMMARY_FILE}")
+        controls = [(CONTROLLED_STAGE, control) for control in (*CONTROLS, "no_facts")]
+        table = write_demo_summary(output, evaluation, splits, controls, title=f"{arguments.source}, held-out groups")
+        if not arguments.quiet:
+            print_table(table)
+        report = output / REPORT_FILE
+        code = runner.run([Step("write the report", ("report.py", str(output), "--output", str(report)))])
+        if code:
+            return code
+        total = minutes(time.monotonic() - start)
+        runner.say(f"total {total}; results in {output}, figures in {output / SUMMARY_FILE}")
+        runner.say(f"open in a browser: {report}")
     return 0
 
 
