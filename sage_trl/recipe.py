@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from sage_trl.errors import RecipeError
 from sage_trl.models.fusion_attention import PatchFeature, PatchSimilarity
+from sage_trl.models.fusion_settings import FUSION_SETTINGS
 from sage_trl.models.tiny import TinySize
 from sage_trl.preferences.entropy import EntropyKind
 from sage_trl.preferences.selection import PairChoice
@@ -56,6 +57,10 @@ class RunArguments:
     patch_similarity: PatchSimilarity | None = field(default=None, metadata={"help": "Eq. 1, for a new fusion."})
     fusion_keys: PatchFeature | None = field(default=None, metadata={"help": "Eq. 2, for a new fusion."})
     fusion_values: PatchFeature | None = field(default=None, metadata={"help": "Eq. 2, for a new fusion."})
+    learned_queries: int | None = field(
+        default=None,
+        metadata={"help": "So many learned embeddings in the place of the facts, for a new fusion: a control."},
+    )
     lora_r: int | None = field(
         default=None,
         metadata={"help": "Rank of LoRA on the language model; projector and fusion train whole. None: full weights."},
@@ -77,8 +82,7 @@ class RunArguments:
     @property
     def fusion(self) -> dict[str, Any]:
         """The settings of a new fusion that the recipe names."""
-        names = ("num_selected_patches", "fusion_num_heads", "patch_similarity", "fusion_keys", "fusion_values")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in FUSION_SETTINGS if getattr(self, name) is not None}
 
     @property
     def tiny_size(self) -> TinySize:
@@ -120,7 +124,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: names the file or the override, the key, the value and the nearest valid key.
     """
-    values = {**_read_yaml(path), **parse_overrides(overrides)}
+    values = {**read_yaml(path), **parse_overrides(overrides)}
     if "hub_token" in values:
         raise RecipeError(f"{path}: hub_token is no recipe key\n  remedy: set HF_TOKEN, or run `hf auth login`")
     stage = values.get("stage")
@@ -249,15 +253,20 @@ def unknown_key(key: str, known: Sequence[str], source: str) -> str:
     return f"{source}: unknown key {key!r}\n  remedy: did you mean {nearest!r}?"
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
+def read_yaml(path: Path, kind: str = "recipe") -> Mapping[str, Any]:
+    """Keys and values of a YAML file; `kind` is what errors call it.
+
+    Raises:
+        RecipeError: no such file, not YAML, or not keys with values.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe\n  remedy: check the path; recipes/ holds ready ones") from None
+        raise RecipeError(f"{path}: no such {kind}\n  remedy: check the path; recipes/ holds ready ones") from None
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}\n  remedy: give a YAML file; recipes/ holds ready ones") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not YAML: {error}\n  remedy: mend the recipe") from None
+        raise RecipeError(f"{path}: not YAML: {error}\n  remedy: mend the {kind}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: holds {type(values).__name__}, not keys with values\n  remedy: write 'key: value'")
     odd = [key for key in values if not isinstance(key, str)]

@@ -12,7 +12,7 @@ LAYERS = [
     {"command_line"},
     {"storage"},
     {"records", "lexicon", "llm_client"},
-    {"trees"},
+    {"trees", "steps"},
     {"preferences", "models", "run_record"},
     {"data"},
     {"judge", "facts", "review"},
@@ -21,7 +21,7 @@ LAYERS = [
     {"model_building", "recording"},
     {"training"},
     {"planning"},
-    {"recipe_check"},
+    {"recipe_check", "ablation"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 PACKAGE = REPOSITORY / "sage_trl"

@@ -62,6 +62,7 @@ def main() -> int:
             sbert=arguments.sbert,
             facts=arguments.facts,
             use_facts=not arguments.no_facts,
+            facts_as_text=arguments.facts_as_text,
             seed=arguments.seed,
             evidence=arguments.evidence,
             quiet=arguments.quiet,
@@ -176,6 +177,9 @@ def _parser() -> argparse.ArgumentParser:
     inputs.add_argument("--control", nargs="+", choices=CONTROLS, help="replace an input by one that tells nothing")
     inputs.add_argument(
         "--no-facts", action="store_true", help="hide the facts from models that were trained with them"
+    )
+    inputs.add_argument(
+        "--facts-as-text", action="store_true", help="put the facts into the prompt, however a model was trained"
     )
     add_judgement_options(parser, "judgements, with --judge openai")
     judge = parser.add_argument_group("judge, with --judge openai")

@@ -24,12 +24,12 @@ _GREY = (128, 128, 128)
 
 
 def apply_control(rows: Sequence[Row], control: Control | None, seed: int) -> list[Row]:
-    """Return the rows under a control; None returns them as they are.
+    """Return the rows under a control; None, and `hard_facts`, which is about the prompt, return them as they are.
 
     Raises:
         DataError: the split is too small or too uniform for the control to change anything.
     """
-    if control is None:
+    if control in (None, "hard_facts"):
         return list(rows)
     if control == "no_facts":
         return [{**row, "facts": []} for row in rows]

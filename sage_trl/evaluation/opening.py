@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +75,27 @@ def _plan(name: str, spec: str, options: EvaluationOptions) -> ModelPlan:
     if spec.startswith(SERVED):
         return _plan_served(name, spec, options)
     if spec.startswith(PLAIN):
-        return ModelPlan(name, spec, "none", "none", lambda device: _open_plain(name, _id_of(spec), options, device))
+        plain = _as_asked(PLAIN_INFERENCE, options)
+        opener = partial(_open_plain, name, _id_of(spec), plain, options)
+        return ModelPlan(name, spec, PLAIN_INFERENCE.facts, plain.facts, opener)
     trained = read_inference_settings(spec)
-    inference = trained if options.use_facts else trained.model_copy(update={"facts": "none"})
+    inference = _as_asked(trained, options)
     return ModelPlan(
         name, spec, trained.facts, inference.facts, lambda device: _open_ours(name, spec, inference, options, device)
     )
 
 
+def _as_asked(trained: InferenceSettings, options: EvaluationOptions) -> InferenceSettings:
+    """How a model is prompted: as it was trained, unless the options say otherwise of its facts."""
+    facts: FactUse = "hard" if options.facts_as_text else trained.facts if options.use_facts else "none"
+    return trained.model_copy(update={"facts": facts})
+
+
 def _plan_served(name: str, spec: str, options: EvaluationOptions) -> ModelPlan:
     if options.service is None:
         raise SageError(f"--model {spec}: no server is named\n  remedy: give --base-url")
+    if options.facts_as_text:
+        raise SageError(f"--model {spec}: facts go to no server\n  remedy: leave --facts-as-text or this model out")
     service = replace(options.service, model=spec.removeprefix(SERVED), yes=True)
     served = ServedModel(service, options.max_new_tokens)
     opened = ModelUnderTest(name, served, served.identity(), served=True)
@@ -124,7 +135,9 @@ def _open_ours(
     )
 
 
-def _open_plain(name: str, spec: str, options: EvaluationOptions, device: torch.device) -> ModelUnderTest:
+def _open_plain(
+    name: str, spec: str, inference: InferenceSettings, options: EvaluationOptions, device: torch.device
+) -> ModelUnderTest:
     model, processor = load_plain(spec, dtype=_dtype_on(device))
     return ModelUnderTest(
         name=name,
@@ -132,11 +145,11 @@ def _open_plain(name: str, spec: str, options: EvaluationOptions, device: torch.
             model.to(device),
             processor,
             options.max_new_tokens,
-            PLAIN_INFERENCE.facts,
-            PLAIN_INFERENCE.reference_in_prompt,
+            inference.facts,
+            inference.reference_in_prompt,
             share_prefixes=shares_prefixes(model),
         ),
-        identity={"plain": True, **_identity(spec, model, PLAIN_INFERENCE, options)},
+        identity={"plain": True, **_identity(spec, model, inference, options)},
     )
 
 

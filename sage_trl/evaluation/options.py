@@ -15,10 +15,11 @@ class EvaluationOptions:
     """What `tools/evaluate.py` takes.
 
     `models` are specifications, see `plan_models`. `controls` are run one after the other, None standing for the
-    unchanged input. `use_facts=False` hides the facts from models that were trained with them, and goes with no other
-    control. `service` is the server of models `openai:NAME`, whatever model it names itself. `sbert` is a
-    sentence-transformers model. `judge` is `rule` or `openai`; the latter is asked at `judge_service`, as `judgements`
-    says. `evidence` writes what the models that fuse facts look at.
+    unchanged input. `use_facts=False` hides the facts from models that were trained with them, `facts_as_text` writes
+    them into the prompt of every model that is loaded here, however it was trained; neither goes with a control.
+    `service` is the server of models `openai:NAME`, whatever model it names itself. `sbert` is a sentence-transformers
+    model. `judge` is `rule` or `openai`; the latter is asked at `judge_service`, as `judgements` says. `evidence` writes
+    what the models that fuse facts look at.
     """
 
     models: tuple[str, ...]
@@ -38,6 +39,7 @@ class EvaluationOptions:
     sbert: str | None = None
     facts: Path | None = None
     use_facts: bool = True
+    facts_as_text: bool = False
     seed: int = 0
     evidence: bool = False
     quiet: bool = False

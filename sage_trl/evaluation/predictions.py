@@ -15,9 +15,9 @@ Setting = Literal["zero_shot", "one_shot", "zero_shot_conversation", "one_shot_c
 SETTINGS: tuple[Setting, ...] = ("zero_shot", "one_shot")
 """The settings of single questions; `in_turns` gives those of conversations."""
 
-Control = Literal["blank_image", "shuffled_reference", "shuffled_facts", "no_facts"]
+Control = Literal["blank_image", "shuffled_reference", "shuffled_facts", "no_facts", "hard_facts"]
 CONTROLS: tuple[Control, ...] = ("blank_image", "shuffled_reference", "shuffled_facts")
-"""The controls that change the input; `no_facts` only hides the facts and has a switch of its own."""
+"""The controls that change the input; `no_facts` and `hard_facts` (facts as text) have switches of their own."""
 
 MmadProtocol = Literal["corrected", "original"]
 MMAD_PROTOCOLS: tuple[MmadProtocol, ...] = ("corrected", "original")

@@ -227,5 +227,7 @@ def _record(options: EvaluationOptions, plan: ModelPlan, setting: Setting, facts
 
 
 def _controls_for(plan: ModelPlan, options: EvaluationOptions) -> tuple[Control | None, ...]:
+    if options.facts_as_text:
+        return ("hard_facts",)
     # A model that was trained without facts loses nothing by --no-facts: that is its ordinary result.
     return ("no_facts",) if plan.trained_facts != plan.facts else options.controls

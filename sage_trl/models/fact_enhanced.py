@@ -31,7 +31,7 @@ class FusionInitializationMixin:
     """Initialises the fusion's layers beside the backbone's own."""
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, FusionLinear):
+        if isinstance(module, FusionLinear | FusionAttention):
             module.reset_parameters()
         else:
             super()._init_weights(module)  # type: ignore[misc]
@@ -57,7 +57,7 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)  # type: ignore[call-arg]
-        self.fusion = FusionAttention(config.text_config.hidden_size, config.fusion_num_heads)
+        self.fusion = FusionAttention(config.text_config.hidden_size, config.fusion_num_heads, config.learned_queries)
         self.post_init()  # type: ignore[attr-defined]
 
     def comparable_patches(self, image: Tensor) -> Tensor:

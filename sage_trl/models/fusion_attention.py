@@ -156,6 +156,19 @@ class FusionInputs(NamedTuple):
     num_patches: Tensor
 
 
+def learned_facts(queries: Tensor, facts: Tensor) -> Tensor:
+    """As many of the `[N, C]` learned queries as there are facts `[B, L_F, C]`, for every row.
+
+    Raises:
+        ValueError: more facts than queries.
+    """
+    batch, num_facts, _ = facts.shape
+    if len(queries) < num_facts:
+        problem = f"{num_facts} facts, and learned_queries is {len(queries)}"
+        raise ValueError(f"{problem}; set it to the largest number of facts of a row")
+    return queries[:num_facts].expand(batch, -1, -1).to(facts.dtype)
+
+
 class FusionLinear(nn.Linear):
     """A linear map of the fusion: it starts out keeping the root mean square of its input.
 
@@ -184,18 +197,26 @@ class FusionAttention(nn.Module):
     Args:
         hidden_size: C, width of the language model.
         num_heads: attention heads; must divide `hidden_size`.
+        learned_queries: so many embeddings of its own ask in the place of the facts, whose words then tell nothing:
+            the control for what the facts say. 0: the facts ask.
     """
 
-    def __init__(self, hidden_size: int, num_heads: int) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, learned_queries: int = 0) -> None:
         super().__init__()
         if hidden_size % num_heads:
             raise ValueError(f"fusion_num_heads {num_heads} does not divide the hidden size {hidden_size}")
         self.num_heads = num_heads
+        self.learned_queries = nn.Parameter(torch.randn(learned_queries, hidden_size)) if learned_queries else None
         self.query = FusionLinear(hidden_size, hidden_size, bias=False)
         self.key = FusionLinear(hidden_size, hidden_size, bias=False)
         self.value = FusionLinear(hidden_size, hidden_size, bias=False)
         self.norm = nn.LayerNorm(hidden_size, eps=FUSION_NORM_EPS)
         self.projection = FusionLinear(hidden_size, hidden_size)
+
+    def reset_parameters(self) -> None:
+        """Draw the learned queries; leaves alone what was loaded from a checkpoint."""
+        if self.learned_queries is not None:
+            initialization.normal_(self.learned_queries)
 
     def forward(self, facts: Tensor, patches: ComparisonPatches, image_rms: Tensor) -> Tensor:
         """Fuse facts with patches.
@@ -207,6 +228,9 @@ class FusionAttention(nn.Module):
 
         Returns:
             `[B, L_F, C]` comparison-enhanced tokens t^s.
+
+        Raises:
+            ValueError: more facts than learned queries.
         """
         value = self._split_heads(self.value(patches.values / image_rms))
         merged = self._attend(facts, patches, image_rms, value).transpose(1, 2).flatten(2)
@@ -227,6 +251,8 @@ class FusionAttention(nn.Module):
         return self._attend(facts, patches, image_rms, each.expand(len(facts), self.num_heads, count, count))
 
     def _attend(self, facts: Tensor, patches: ComparisonPatches, image_rms: Tensor, value: Tensor) -> Tensor:
+        if self.learned_queries is not None:
+            facts = learned_facts(self.learned_queries, facts)
         query = self._split_heads(self.query(functional.rms_norm(facts, facts.shape[-1:], eps=1e-12)))
         key = self._split_heads(self.key(patches.keys / image_rms))
         mask = patches.mask[:, None, None, :]

@@ -22,6 +22,7 @@ class FusionSettings:
         fusion_num_heads: heads of eq. 2.
         patch_similarity: `nearest` or `farthest` (eq. 1).
         fusion_keys, fusion_values: `patch` or `difference` (eq. 2).
+        learned_queries: so many learned embeddings in the place of the encoded facts, a control; 0 for the facts.
     """
 
     fact_token_id: int | None = None
@@ -30,6 +31,7 @@ class FusionSettings:
     patch_similarity: PatchSimilarity = "nearest"
     fusion_keys: PatchFeature = "difference"
     fusion_values: PatchFeature = "difference"
+    learned_queries: int = 0
 
 
 # What a user may choose for a new fusion.

@@ -164,6 +164,21 @@ def test_a_model_that_wants_no_facts_needs_none(
     assert list(read_json(tmp_path / "out" / "metrics.json")["tiny"]) == ["one_shot"]
 
 
+def test_facts_as_text_for_a_model_that_was_trained_without(
+    run_tool_file: RunTool, arguments: list[str], model: Path, ad_pl: Path, tmp_path: Path
+) -> None:
+    note = model / "sage_inference.json"
+    write_json(note, {"facts": "none", "reference_in_prompt": True, "stage": "sft"})
+    command = ["evaluate.py", *arguments, "--setting", "one_shot", "--quiet", "--facts-as-text"]
+    try:
+        assert run_tool_file(*command) == 0
+        (ad_pl / "facts.jsonl").unlink()
+        assert run_tool_file(*command) == 2
+    finally:
+        note.unlink()
+    assert list(read_json(tmp_path / "out" / "metrics.json")["tiny"]) == ["one_shot+hard_facts"]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

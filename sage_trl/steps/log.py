@@ -1,4 +1,4 @@
-"""Which steps of a demo are done: a stopped demo goes on where it stopped, a changed one does its work again."""
+"""Which steps are done: a stopped run goes on where it stopped, a changed step is not taken for the same."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StepFile(Record):
 
 
 class StepLog:
-    """The steps of a demo as far as they went, kept in one file of its output directory.
+    """The steps of a run as far as they went, kept in one file of its output directory.
 
     Raises:
         DataError: the file is damaged.
@@ -53,10 +53,10 @@ class StepLog:
         write_json(self._path, StepFile(steps=self._steps).model_dump(mode="json"))
 
 
-def step_key(arguments: Sequence[str], previous_key: str) -> str:
-    """What decides a step's outcome: its arguments, the files among them (recipes), and all that came before."""
+def step_key(arguments: Sequence[str], needs: Sequence[str]) -> str:
+    """What decides a step's outcome: its arguments, the files among them (recipes), and the keys of what it needs."""
     files = {argument: file_sha256(Path(argument)) for argument in arguments if Path(argument).is_file()}
-    return content_key({"arguments": list(arguments), "files": files, "previous": previous_key})
+    return content_key({"arguments": list(arguments), "files": files, "needs": list(needs)})
 
 
 def sources_key(directories: Iterable[Path]) -> str:
