@@ -18,8 +18,8 @@ class EvaluationOptions:
     unchanged input. `use_facts=False` hides the facts from models that were trained with them, `facts_as_text` writes
     them into the prompt of every model that is loaded here, however it was trained; neither goes with a control.
     `service` is the server of models `openai:NAME`, whatever model it names itself. `sbert` is a sentence-transformers
-    model. `judge` is `rule` or `openai`; the latter is asked at `judge_service`, as `judgements` says. `evidence` writes
-    what the models that fuse facts look at.
+    model. `judge` is `rule` or `openai`; the latter is asked at `judge_service`, as `judgements` says. `evidence`
+    writes what the models that fuse facts look at.
     """
 
     models: tuple[str, ...]
