@@ -14,12 +14,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from sage_trl.data.rows import Turns
 from sage_trl.errors import RecipeError
 from sage_trl.models.fusion_attention import PatchFeature, PatchSimilarity
 from sage_trl.models.tiny import TinySize
 from sage_trl.preferences.entropy import EntropyKind
 from sage_trl.preferences.selection import PairChoice
+from sage_trl.records import Turns
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.sfe_config import SFEConfig
 

@@ -29,10 +29,13 @@ from sage_trl.storage import read_json_lines
 Level = Literal["standard_comparison", "defect_identification", "defect_diagnosis"]
 LEVELS: tuple[Level, ...] = ("standard_comparison", "defect_identification", "defect_diagnosis")
 PairKind = Literal["min", "max"]
+Turns = Literal["single", "conversation"]
+"""Whether each question stands alone, or after the earlier questions of its group (paper eq. 10)."""
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Score = Annotated[float, Field(ge=1.0, le=5.0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Letter = Annotated[str, StringConstraints(pattern="^[A-Z]$")]
 
 
 def check_relative_path(value: str) -> str:
@@ -53,6 +56,11 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _without_unknown(fields: dict[str, Any], *optional: str) -> dict[str, Any]:
+    """The fields to write: an optional one that is not known is left out."""
+    return {name: value for name, value in fields.items() if name not in optional or value is not None}
+
+
 class Defect(Record):
     """One defect of the test image.
 
@@ -66,8 +74,7 @@ class Defect(Record):
 
     @model_serializer(mode="wrap")
     def _leave_out_an_unknown_share(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = write(self)
-        return {name: value for name, value in fields.items() if name != "share" or value is not None}
+        return _without_unknown(write(self), "share")
 
     @model_validator(mode="after")
     def _box_has_an_area(self) -> Defect:
@@ -80,13 +87,24 @@ class Defect(Record):
 class Question(Record):
     """A question with its answers ranked best first (paper: a_1 .. a_{L_N}).
 
-    `verdict` is the true yes/no answer, None for an open question.
+    `verdict` is the true yes/no answer, None for an open question. A multiple-choice question has `options`, letter ->
+    text, and `choice`, the letter of the right one; the options stand in the question too, one a line ("A. Scratch"),
+    unless they are a mere yes and no, which `verdict` then says as well. `type` is what its benchmark calls this kind of
+    question. What a question does not have is not written.
     """
 
     id: Text
     question: Text
     verdict: bool | None
     answers: Annotated[tuple[Text, ...], Field(strict=False, min_length=2)]
+    options: Annotated[dict[Letter, Text], Field(min_length=2)] | None = None
+    choice: Letter | None = None
+    type: Text | None = None
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether a reply can be right or wrong."""
+        return self.verdict is not None or self.choice is not None
 
     @field_validator("answers")
     @classmethod
@@ -95,9 +113,24 @@ class Question(Record):
             raise ValueError("two answers are identical; ranked answers must differ")
         return answers
 
+    @model_validator(mode="after")
+    def _choice_is_an_option(self) -> Question:
+        options = self.options or {}
+        if (self.options is None) != (self.choice is None) or (self.choice is not None and self.choice not in options):
+            raise ValueError(f"choice {self.choice!r} is none of the options {', '.join(options) or '(there are none)'}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_it_does_not_have(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_unknown(write(self), "options", "choice", "type")
+
 
 class Inspection(Record):
-    """One group of AD-PL: the questions on one test/reference image pair (paper section 4)."""
+    """One group of AD-PL: the questions on one test/reference image pair (paper section 4).
+
+    `unit` is the physical object that the test image shows (a board, one part), where the source tells: groups of one
+    unit are not independent. Without it the field is not written, and each test image is a unit of its own.
+    """
 
     id: Text
     dataset: Text
@@ -108,6 +141,7 @@ class Inspection(Record):
     reference_image: Text | None
     defects: Annotated[tuple[Defect, ...], Field(strict=False)]
     questions: Annotated[tuple[Question, ...], Field(strict=False, min_length=1)]
+    unit: Text | None = None
 
     _test_path = field_validator("test_image")(check_relative_path)
 
@@ -124,6 +158,10 @@ class Inspection(Record):
         if repeated:
             raise ValueError(f"question id {repeated[0]!r} occurs twice; ids must be unique inside a group")
         return questions
+
+    @model_serializer(mode="wrap")
+    def _leave_out_an_unknown_unit(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_unknown(write(self), "unit")
 
 
 class FactSet(Record):

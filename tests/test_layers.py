@@ -17,7 +17,7 @@ LAYERS = [
     {"data"},
     {"judge", "facts", "review"},
     {"trainer", "evaluation"},
-    {"recipe", "publishing"},
+    {"recipe", "publishing", "reporting"},
     {"model_building", "recording"},
     {"training"},
     {"planning"},

@@ -17,6 +17,7 @@ from PIL import Image
 from tests.conftest import REPOSITORY
 from tests.publishing.conftest import hub_environment
 from tests.publishing.hub_server import FakeHub, running_hub
+from tests.warm import run_warm
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 HUB_MODEL = "OpenGVLab/InternVL3-1B-hf"
@@ -94,7 +95,7 @@ def test_the_real_path_and_the_python_code_run(photos, stock, workplace, hub):
     shown = [command for command in commands() if command[0] != "make"]
     assert {Path(word).name for command in shown for word in command if word.startswith("tools/")} == {
         *("build_dataset.py", "check.py", "generate_facts.py", "train.py", "score_mle.py", "evaluate.py"),
-        *("merge.py", "publish.py"),
+        *("report.py", "merge.py", "publish.py"),
     }
     for command in shown:
         tool = next(Path(word).name for word in command if word.startswith("tools/"))
@@ -102,20 +103,22 @@ def test_the_real_path_and_the_python_code_run(photos, stock, workplace, hub):
         settings = environment()
         if tool == "publish.py":
             settings = hub_environment(hub.url, workplace, PATH=settings["PATH"])
-        result = subprocess.run(
-            arguments, cwd=workplace, env=settings, capture_output=True, text=True, check=False, timeout=300
-        )
+        if arguments[0] == "python":
+            result = run_warm([sys.executable, *arguments[1:]], cwd=workplace, env=settings)
+        else:
+            result = subprocess.run(
+                arguments, cwd=workplace, env=settings, capture_output=True, text=True, check=False, timeout=300
+            )
         assert result.returncode == 0, f"{shlex.join(arguments)}\n{result.stderr}"
     assert (workplace / "runs" / "evaluation" / "metrics.json").is_file()
+    assert (workplace / "runs" / "report.html").is_file()
     assert b"sfe, then edpo" in hub.repositories["me/sage-internvl3-1b"].files["README.md"]
     [code] = blocks("python")
     short = 'SFEConfig(use_cpu=True, max_steps=1, report_to="none", '
     assert code.count("SFEConfig(output") == 1
     script = workplace / "example.py"
     script.write_text(real(code).replace("SFEConfig(output", f"{short}output"))
-    result = subprocess.run(
-        [sys.executable, str(script)], cwd=workplace, env=environment(), capture_output=True, text=True, check=False
-    )
+    result = run_warm([sys.executable, script], cwd=workplace, env=environment())
     assert result.returncode == 0, result.stderr
 
 

@@ -52,11 +52,13 @@ def test_each_stage_has_its_defaults(write, stage, expected):
 
 def test_overrides_win_and_are_read_as_yaml(write):
     words = ["--learning_rate", "1e-3", "--resume", "--datasets=[visa, mpdd]", "--reference-dropout", "0.5"]
+    words.append("--drop-incomplete")
     recipe = load_recipe(write(**MINIMAL), words)
     assert recipe.training.learning_rate == 1e-3
     assert recipe.run.resume is True
     assert recipe.run.datasets == ["visa", "mpdd"]
     assert recipe.training.reference_dropout == 0.5
+    assert recipe.run.drop_incomplete is True
 
 
 @pytest.mark.parametrize(

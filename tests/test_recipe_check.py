@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from tests.conftest import REPOSITORY
 from tests.planning.conftest import checkpoints, dataset, write_recipe  # noqa: F401
 from tests.publishing.conftest import hub_environment
 from tests.publishing.hub_server import running_hub
+from tests.warm import run_warm
 
 
 def check(recipe: Path, *overrides: str) -> Report:
@@ -103,8 +103,7 @@ def test_too_little_disk(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(recipe: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(REPOSITORY / "tools" / "check.py"), str(recipe), *arguments]
-    env = env or {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
+    return run_warm(command, env=env)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Run the whole method end to end on one source: data, facts, four models, preferences, evaluation, controls.
+"""Run the whole method end to end on one source: data, facts, four models, preferences, evaluation, controls, report.
 
     python tools/demo.py
     python tools/demo.py --source deep_pcb --root path/to/deep_pcb
@@ -30,6 +30,7 @@ from sage_trl.storage import read_json
 REPOSITORY = Path(os.path.relpath(Path(__file__).resolve().parent.parent))
 RECIPES = REPOSITORY / "recipes" / "demo"
 CONTROLLED_STAGE = "sfe"
+REPORT_FILE = "report.html"
 TEST_SPLITS = ("test", "unseen")
 # What a source needs so that the tiny model learns from it in minutes; without an entry, the builder's defaults.
 # Crops of 64 px are 16 tokens each: on crops of 128 px a step takes two to three times as long.
@@ -76,7 +77,12 @@ def main() -> int:
     table = write_demo_summary(output, evaluation, splits, controls, title=f"{arguments.source}, held-out groups")
     if not arguments.quiet:
         print_table(table)
+    report = output / REPORT_FILE
+    code = runner.run([Step("write the report", ("report.py", str(output), "--output", str(report)))])
+    if code:
+        return code
     runner.say(f"total {_minutes(time.monotonic() - start)}; results in {output}, figures in {output / SUMMARY_FILE}")
+    runner.say(f"open in a browser: {report}")
     return 0
 
 

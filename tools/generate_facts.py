@@ -24,14 +24,13 @@ from sage_trl.facts.generation import FactReport, generate_facts
 from sage_trl.facts.opening import (
     BACKBONE_TOKENS,
     MODEL_COUNT,
-    SERVED,
     SERVED_TOKENS,
     TEMPLATE,
     TEMPLATE_COUNT,
     WriterOptions,
     open_fact_writer,
 )
-from sage_trl.llm_client.arguments import add_service_options, service_options
+from sage_trl.llm_client.arguments import SERVED, add_service_options, service_options
 
 if TYPE_CHECKING:
     from sage_trl.llm_client.service import ServiceOptions

@@ -20,13 +20,12 @@ from rich.table import Table
 from sage_trl.command_line import positive_number, run_tool
 from sage_trl.data.dataset import AdPlDirectory, read_ad_pl
 from sage_trl.errors import SageError
+from sage_trl.judge.arguments import CACHE_FILE, JUDGE_MODEL, add_judgement_options, judgement_options
 from sage_trl.judge.scorer import SCORES_FILE, merge_scores, open_judge, score_answers
 from sage_trl.judge.summary import CRITERIA, ScoreSummary, summarise_scores
 from sage_trl.llm_client.arguments import add_service_options, service_options
 from sage_trl.records import Inspection, JudgeScore, iterate_records
 from sage_trl.storage import write_jsonl
-
-CACHE_FILE = "judge.sqlite"
 
 
 def _parse() -> argparse.Namespace:
@@ -38,14 +37,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--limit", type=positive_number, metavar="N", help="the first N groups only")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     model = parser.add_argument_group("with --judge openai")
-    model.add_argument("--model", default="gpt-4o", metavar="NAME", help="default gpt-4o")
+    model.add_argument("--model", default=JUDGE_MODEL, metavar="NAME", help=f"default {JUDGE_MODEL}")
     model.add_argument("--dry-run", action="store_true", help="show what it would cost, and send nothing")
-    model.add_argument("--images", action="store_true", help="show the judge both images")
-    model.add_argument("--best-answer", action="store_true", help="show the judge the best-ranked answer")
-    model.add_argument("--repeats", type=positive_number, default=1, metavar="N", help="judge N times; the mean counts")
-    model.add_argument("--batch", action="store_true", help="through the Batch API: half the price, up to a day")
     model.add_argument("--report", type=Path, metavar="FILE", help="HTML report, JSON beside it; adds 20 canaries")
     model.add_argument("--human-scores", type=Path, metavar="CSV", help="human scores to compare with in the report")
+    add_judgement_options(parser, "judgements, with --judge openai")
     add_service_options(parser, "server, limits and money, with --judge openai", f"DATASET/{CACHE_FILE}")
     return parser.parse_args()
 
@@ -82,14 +78,13 @@ def _score_with_model(
     arguments: argparse.Namespace, ad_pl: AdPlDirectory, inspections: Sequence[Inspection], output: Path, merges: bool
 ) -> int:
     # Loading the openai package takes most of a second, which the rule judge need not wait for.
-    from sage_trl.judge.model_judge import JudgementOptions  # noqa: PLC0415
     from sage_trl.judge.scoring_run import ScoringOptions, score_with_model  # noqa: PLC0415
 
     service = service_options(arguments, arguments.model, arguments.dataset / CACHE_FILE)
     options = ScoringOptions(
         **{**vars(service), "batch": arguments.batch},
         output=output,
-        judgements=JudgementOptions(arguments.images, arguments.best_answer, arguments.repeats),
+        judgements=judgement_options(arguments),
         report=arguments.report,
         human_scores=arguments.human_scores,
         merges=merges,

@@ -137,6 +137,7 @@ def _with_own_questions(scene: Scene, part: Part) -> Inspection:
         reference_image=scene.reference_image,
         defects=scene.defects,
         questions=part.questions,
+        unit=scene.unit,
     )
 
 
@@ -166,6 +167,7 @@ class _ImagePlace:
             if part.reference is None
             else self._place_image(part.reference, f"{part.split}/{part.name}_reference"),
             defects=part.defects,
+            unit=part.unit,
         )
 
     def path(self, relative: str) -> Path:

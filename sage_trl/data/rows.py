@@ -19,11 +19,10 @@ from sage_trl.errors import DataError
 from sage_trl.models.prompt import question_messages
 from sage_trl.preferences.entropy import EntropyKind
 from sage_trl.preferences.selection import PairChoice, is_inverted, select_preference_pairs
-from sage_trl.records import FactSet, Inspection, JudgeScore, Question, iterate_records
+from sage_trl.records import FactSet, Inspection, JudgeScore, Question, Turns, iterate_records
 from sage_trl.storage import file_sha256
 
 RowKind = Literal["completion", "preference"]
-Turns = Literal["single", "conversation"]
 ScoreTable = Mapping[tuple[str, str], Sequence[float]]
 
 _ROWS_AT_A_TIME = 500

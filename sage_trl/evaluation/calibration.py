@@ -25,8 +25,9 @@ class CalibrationBin(Record):
 
 
 class Calibration(Record):
-    """Reliability bins, expected calibration error and Brier score of the yes-probability."""
+    """Reliability bins, expected calibration error and Brier score of the yes-probability, and of how many questions."""
 
+    questions: int
     bins: tuple[CalibrationBin, ...]
     expected_calibration_error: float
     brier: float
@@ -69,4 +70,9 @@ def calibrate(probabilities: Sequence[float], verdicts: Sequence[bool], bins: in
                 yes_share=share,
             )
         )
-    return Calibration(bins=tuple(made), expected_calibration_error=error, brier=float(np.mean((chance - true) ** 2)))
+    return Calibration(
+        questions=len(chance),
+        bins=tuple(made),
+        expected_calibration_error=error,
+        brier=float(np.mean((chance - true) ** 2)),
+    )

@@ -49,16 +49,16 @@ def compare_models(
         seed: of the random sign patterns.
 
     Raises:
-        DataError: no question with a true verdict was answered by both, or the true verdicts differ.
+        DataError: no graded question was answered by both, or the true answers differ.
     """
     ours, theirs = (
-        {(row.group_id, row.question_id): row for row in without_doubles(rows) if row.verdict is not None}
+        {(row.group_id, row.question_id): row for row in without_doubles(rows) if row.correct is not None}
         for rows in (first, second)
     )
     both = sorted(ours.keys() & theirs.keys())
-    if not both or any(ours[name].verdict != theirs[name].verdict for name in both):
+    if not both or any(ours[name].truth != theirs[name].truth for name in both):
         raise DataError(
-            "comparison: the two models share no graded question, or were graded by different verdicts\n"
+            "comparison: the two models share no graded question, or were graded by different true answers\n"
             "  remedy: evaluate both on the same dataset, split and setting"
         )
     known = groups_of(first) if groups is None else groups

@@ -13,16 +13,17 @@ import numpy.typing as npt
 
 from sage_trl.errors import DataError
 from sage_trl.evaluation.predictions import Prediction
-from sage_trl.records import LEVELS, Level
+from sage_trl.records import LEVELS, Inspection, Level
 
 Array = npt.NDArray[np.float64]
 _PER_LEVEL = 4
-_BASE = 6
+_BASE = 8
 COLUMNS = _BASE + _PER_LEVEL * len(LEVELS)
+_COLUMNS_OF_TRUTH = {True: [0, 1], False: [2, 3], None: [6, 7]}
 
 
 class AskedGroup(NamedTuple):
-    """What the dataset holds of one group: its level, how many questions have a true verdict, and its physical unit.
+    """What the dataset holds of one group: its level, how many questions have a true answer, and its physical unit.
 
     Groups of one unit (one board, one part) show the same object and are drawn together in the bootstrap.
     """
@@ -32,20 +33,21 @@ class AskedGroup(NamedTuple):
     unit: str
 
 
+def unit_of(inspection: Inspection) -> str:
+    """The physical unit of a group: as its source says, else its test image."""
+    return inspection.test_image if inspection.unit is None else f"{inspection.dataset}/{inspection.unit}"
+
+
 def without_doubles(predictions: Sequence[Prediction]) -> list[Prediction]:
     """Each question once, in the order of group and question, whatever the order of the rows.
 
     Raises:
-        DataError: two rows of one question differ in their reply or their true verdict.
+        DataError: two rows of one question differ in their reply or their true answer.
     """
     known: dict[tuple[str, str], Prediction] = {}
     for row in predictions:
         other = known.setdefault((row.group_id, row.question_id), row)
-        if (row.prediction, row.predicted_verdict, row.verdict) != (
-            other.prediction,
-            other.predicted_verdict,
-            other.verdict,
-        ):
+        if (row.prediction, row.answer, row.truth) != (other.prediction, other.answer, other.truth):
             raise DataError(
                 f"group {row.group_id!r}, question {row.question_id!r}: two predictions that differ, "
                 f"{other.prediction!r} and {row.prediction!r}\n"
@@ -58,7 +60,7 @@ def groups_of(predictions: Sequence[Prediction]) -> dict[str, AskedGroup]:
     """The groups as the predictions show them, each a unit of its own; of no use for finding missing questions."""
     groups: dict[str, AskedGroup] = {}
     for row in predictions:
-        if row.verdict is not None:
+        if row.correct is not None:
             before = groups.get(row.group_id, AskedGroup(row.level, 0, row.group_id))
             groups[row.group_id] = before._replace(questions=before.questions + 1)
     return groups
@@ -70,7 +72,7 @@ def count_by_unit(predictions: Sequence[Prediction], groups: Mapping[str, AskedG
     A group is right only if all its questions were answered, and right. Groups without a graded question are left out.
 
     Args:
-        predictions: each question once; rows without a true verdict are ignored.
+        predictions: each question once; open ones are ignored.
         groups: of all predictions.
     """
     units = sorted({group.unit for group in groups.values() if group.questions})
@@ -78,11 +80,11 @@ def count_by_unit(predictions: Sequence[Prediction], groups: Mapping[str, AskedG
     counts = np.zeros((len(units), COLUMNS))
     right_in_group = dict.fromkeys(groups, 0)
     for prediction in predictions:
-        if prediction.verdict is None:
+        if prediction.correct is None:
             continue
         right = prediction.correct is True
         row = row_of_unit[groups[prediction.group_id].unit]
-        counts[row, [0, 1] if prediction.verdict else [2, 3]] += [right, 1]
+        counts[row, _COLUMNS_OF_TRUTH[prediction.verdict]] += [right, 1]
         start = _BASE + _PER_LEVEL * LEVELS.index(prediction.level)
         counts[row, [start, start + 1]] += [right, 1]
         right_in_group[prediction.group_id] += right
@@ -100,11 +102,13 @@ def figures_of(counts: Array) -> dict[str, Array]:
 
     `accuracy`, `balanced_accuracy` (mean of the recalls of yes and no), `f1` (yes is the positive answer; a reply that
     cannot be read counts as the wrong one of the two), `acc_g`, `accuracy_macro` (mean of the levels), and by level
-    `accuracy_by_level/LEVEL` and `acc_g_by_level/LEVEL`.
+    `accuracy_by_level/LEVEL` and `acc_g_by_level/LEVEL`. Multiple-choice questions enter all but recalls and F1.
     """
-    yes_right, yes, no_right, no, groups_right, groups = (counts[..., column] for column in range(_BASE))
+    yes_right, yes, no_right, no, groups_right, groups, chosen_right, chosen = (
+        counts[..., column] for column in range(_BASE)
+    )
     figures = {
-        "accuracy": _ratio(yes_right + no_right, yes + no),
+        "accuracy": _ratio(yes_right + no_right + chosen_right, yes + no + chosen),
         "balanced_accuracy": (_ratio(yes_right, yes) + _ratio(no_right, no)) / 2,
         "f1": _ratio(2 * yes_right, yes_right + yes + no - no_right),
         "acc_g": _ratio(groups_right, groups),

@@ -69,7 +69,8 @@ def inspect_pair(
     ]
     reply = ModelReplyGenerator(model, processor, max_new_tokens, "fusion", settings.reference_in_prompt)
     [evidence] = EvidenceFinder(model, processor, settings.reference_in_prompt)(rows[:1])
-    return PairInspection(images["images"][0], images["reference_image"], tuple(reply(rows)), evidence)
+    answers = tuple(one.text for one in reply(rows))
+    return PairInspection(images["images"][0], images["reference_image"], answers, evidence)
 
 
 def choose_facts(given: Sequence[str], test: Path) -> list[str]:

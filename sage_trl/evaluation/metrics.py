@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from sage_trl.evaluation.bootstrap import bootstrap_intervals
+from sage_trl.evaluation.calibration import Calibration, calibrate
 from sage_trl.evaluation.counts import AskedGroup, count_by_unit, figures_of, groups_of, without_doubles
-from sage_trl.evaluation.predictions import Prediction
+from sage_trl.evaluation.criterion_intervals import criterion_intervals
+from sage_trl.evaluation.mmad import MmadFigures
+from sage_trl.evaluation.predictions import MmadProtocol, Prediction
 from sage_trl.records import LEVELS, Level, Record
 
 
@@ -26,15 +29,19 @@ class CriterionMeans(Record):
 class Metrics(Record):
     """The figures of one model in one setting: fractions 0-1, counts as whole numbers, None where nothing was graded.
 
-    Open questions (no true verdict) are counted in `open` and enter neither `questions` nor any accuracy.
-    `majority_accuracy` is the accuracy of the better of the two constant answers on the same questions.
+    Open questions (no true verdict, no options) are counted in `open` and enter neither `questions` nor any accuracy.
+    `majority_accuracy` is the accuracy of the best constant answers, a verdict and a letter, on the same questions.
     `balanced_accuracy` is the mean of the recalls of yes and no, None without both; `f1` takes yes as positive, and a
-    reply that cannot be read as the wrong answer.
+    reply that cannot be read as the wrong answer. `calibration` compares the yes-probability with the true verdicts,
+    None where the model told none. `mmad` holds MMAD's own table by protocol, None without its questions.
     `group_sizes` and `acc_g_by_size` go by how many graded questions a group has ("5" in the paper). `missing` counts
     graded questions without a prediction: they enter no accuracy, but their group is `incomplete` and never right.
-    `doubled` counts rows that repeat a question, which enter nothing.
-    `intervals` holds 95% bootstrap intervals [low, high] drawn over physical units, by name, those of a level as
-    `accuracy_by_level/LEVEL`.
+    `doubled` counts rows that repeat a question, which enter nothing. `unanswered` counts the questions, open ones
+    included, to which a server gave no reply: no reply is made up for them.
+    `mle_rule` holds the scores of the rule judge, `mle` those of a language model. `mle_unscored` counts the replies
+    that it gave no score, such as those in quarantine: they enter no mean.
+    `intervals` holds 95% intervals [low, high] over physical units (see `bootstrap_intervals`), by name, those of a
+    level as `accuracy_by_level/LEVEL`.
     """
 
     accuracy: float | None
@@ -56,7 +63,12 @@ class Metrics(Record):
     units: int
     majority_accuracy: float | None
     sbert: float | None
+    calibration: Calibration | None
+    mmad: dict[MmadProtocol, MmadFigures | None] | None
     mle_rule: CriterionMeans | None
+    mle: CriterionMeans | None = None
+    mle_unscored: int = 0
+    unanswered: int = 0
     intervals: dict[str, tuple[float, float]]
 
     def as_json(self) -> dict[str, Any]:
@@ -71,6 +83,7 @@ def compute_metrics(
     *,
     groups: Mapping[str, AskedGroup] | None = None,
     sbert: float | None = None,
+    mmad: Mapping[MmadProtocol, MmadFigures | None] | None = None,
 ) -> Metrics:
     """Reduce the predictions of one model in one setting on one split; their order does not matter.
 
@@ -80,17 +93,21 @@ def compute_metrics(
         seed: of the bootstrap draws.
         groups: what was asked, by group; without it nothing is known to be missing and each group is a unit.
         sbert: mean SBERT similarity, if it was measured.
+        mmad: MMAD's table by protocol, where its questions were asked.
 
     Raises:
         DataError: two rows of one question differ.
     """
     rows = without_doubles(predictions)
-    graded = [prediction for prediction in rows if prediction.verdict is not None]
+    graded = [prediction for prediction in rows if prediction.correct is not None]
     asked = {name: group for name, group in (groups or groups_of(rows)).items() if group.questions}
     counts = count_by_unit(graded, asked)
     figures = {name: _known(value) for name, value in figures_of(counts.sum(axis=0)).items()}
     answered = Counter(prediction.group_id for prediction in graded)
-    yes = sum(prediction.verdict is True for prediction in graded)
+    intervals = bootstrap_intervals(counts, figures_of, seed) if graded else {}
+    if criterion_scores:
+        units = [groups[row.group_id].unit if groups else row.group_id for row in predictions]
+        intervals |= criterion_intervals("mle_rule", criterion_scores, units, seed)
     return Metrics(
         accuracy=figures["accuracy"],
         balanced_accuracy=figures["balanced_accuracy"],
@@ -99,7 +116,7 @@ def compute_metrics(
         accuracy_macro=figures["accuracy_macro"],
         acc_g=figures["acc_g"],
         acc_g_by_level=_by_level(figures, "acc_g_by_level"),
-        unreadable=sum(prediction.predicted_verdict is None for prediction in graded),
+        unreadable=sum(prediction.answer is None for prediction in graded),
         questions=len(graded),
         open=len(rows) - len(graded),
         missing=sum(group.questions for group in asked.values()) - len(graded),
@@ -109,10 +126,12 @@ def compute_metrics(
         group_sizes=dict(sorted(Counter(str(group.questions) for group in asked.values()).items())),
         acc_g_by_size=_acc_g_by_size(graded, asked),
         units=len(counts),
-        majority_accuracy=max(yes, len(graded) - yes) / len(graded) if graded else None,
+        majority_accuracy=_majority_accuracy(graded),
         sbert=sbert,
+        calibration=_calibration(graded),
+        mmad=None if mmad is None else dict(mmad),
         mle_rule=mean_criteria(criterion_scores) if criterion_scores else None,
-        intervals=bootstrap_intervals(counts, figures_of, seed) if graded else {},
+        intervals=intervals,
     )
 
 
@@ -125,6 +144,19 @@ def mean_criteria(scores: Sequence[tuple[float, float, float]]) -> CriterionMean
         logic=logic_mean,
         mean=(type_mean + location_mean + logic_mean) / 3,
     )
+
+
+def _majority_accuracy(graded: Sequence[Prediction]) -> float | None:
+    verdicts = Counter(row.verdict for row in graded if row.verdict is not None)
+    letters = Counter(row.choice for row in graded if row.verdict is None)
+    best = sum(max(counts.values(), default=0) for counts in (verdicts, letters))
+    return best / len(graded) if graded else None
+
+
+def _calibration(graded: Sequence[Prediction]) -> Calibration | None:
+    told = [(row.yes_probability, row.verdict) for row in graded if row.verdict is not None]
+    known = [(chance, verdict) for chance, verdict in told if chance is not None]
+    return calibrate(*zip(*known, strict=True)) if known else None
 
 
 def _known(value: Any) -> float | None:

@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from sage_trl.records import Level, Record, Text, iterate_records
-from sage_trl.storage import JsonlAppender
+from sage_trl.records import Fraction, Letter, Level, Record, Text, Turns
 
 PREDICTIONS_FILE = "predictions.jsonl"
 
-Setting = Literal["zero_shot", "one_shot"]
+Setting = Literal["zero_shot", "one_shot", "zero_shot_conversation", "one_shot_conversation"]
+"""Whether the reference is shown, and whether each question stands alone or a group is one conversation (eq. 10)."""
 SETTINGS: tuple[Setting, ...] = ("zero_shot", "one_shot")
+"""The settings of single questions; `in_turns` gives those of conversations."""
 
 Control = Literal["blank_image", "shuffled_reference", "shuffled_facts", "no_facts"]
 CONTROLS: tuple[Control, ...] = ("blank_image", "shuffled_reference", "shuffled_facts")
 """The controls that change the input; `no_facts` only hides the facts and has a switch of its own."""
 
+MmadProtocol = Literal["corrected", "original"]
+MMAD_PROTOCOLS: tuple[MmadProtocol, ...] = ("corrected", "original")
+
+
+def in_turns(setting: Setting, turns: Turns) -> Setting:
+    """The setting with the same images for `single` questions or a `conversation`."""
+    conversations: dict[Setting, Setting] = {
+        "zero_shot": "zero_shot_conversation",
+        "one_shot": "one_shot_conversation",
+    }
+    return conversations[setting] if turns == "conversation" else setting
+
+
+def is_conversation(setting: Setting) -> bool:
+    """Whether each question comes after the group's earlier ones and the model's own replies to them."""
+    return setting.endswith("_conversation")
+
+
+def shows_reference(setting: Setting) -> bool:
+    """Whether the model sees the reference image."""
+    return setting.startswith("one_shot")
+
 
 class Prediction(Record):
     """A reply and its grade.
 
-    `verdict` is the true answer, None for an open question, which is then not graded: `correct` is None.
-    `predicted_verdict` is None if the reply holds no readable verdict, which is wrong wherever there is a true one.
-    `seconds` is the reply's share of its batch's generation time.
+    `verdict` is the true answer, None for a question that is not answered by yes or no; `choice` is the letter of the
+    right option, None without options. A question with neither is open, and not graded: `correct` is None.
+    `predicted_verdict` and `predicted_choice` are None if the reply holds no readable one, which is wrong wherever there
+    is a true one.
+    `seconds` is the reply's share of its batch's generation time. `yes_probability` is the chance that the model gave to
+    yes against no at the start of its answer, None where it cannot tell.
     """
 
     key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -44,56 +67,30 @@ class Prediction(Record):
     verdict: bool | None
     correct: bool | None
     seconds: Annotated[float, Field(ge=0.0)]
+    yes_probability: Fraction | None = None
+    predicted_choice: Letter | None = None
+    choice: Letter | None = None
 
     @model_validator(mode="after")
     def _grade_follows_from_the_verdicts(self) -> Prediction:
-        if self.correct != grade(self.predicted_verdict, self.verdict):
-            raise ValueError(
-                f"correct is {self.correct}, but the predicted verdict is {self.predicted_verdict} "
-                f"and the true one {self.verdict}"
-            )
+        if self.correct != grade(self.answer, self.truth):
+            raise ValueError(f"correct is {self.correct}, but the predicted answer is {self.answer}, the true {self.truth}")
         return self
 
+    @property
+    def answer(self) -> bool | str | None:
+        """What the reply says: a letter where there are options, else a verdict; None if unreadable."""
+        return self.predicted_verdict if self.choice is None else self.predicted_choice
 
-def grade(predicted_verdict: bool | None, verdict: bool | None) -> bool | None:
-    """Whether a predicted verdict is right; None for an open question."""
-    return None if verdict is None else predicted_verdict == verdict
+    @property
+    def truth(self) -> bool | str | None:
+        """The true answer; None for an open question."""
+        return self.verdict if self.choice is None else self.choice
 
 
-class PredictionLog:
-    """The predictions of an output directory by key: those of earlier runs, and new ones as they are added.
-
-    A context manager; what was added is on the disk even if the process is killed right after.
-
-    Raises:
-        DataError: on entering, if an earlier file is damaged other than by a cut-off last line.
-    """
-
-    def __init__(self, output: Path) -> None:
-        self._path = output / PREDICTIONS_FILE
-
-    def __enter__(self) -> PredictionLog:
-        # Opening the appender drops a line that a kill cut short, which reading would refuse.
-        JsonlAppender(self._path).close()
-        self._known = {prediction.key: prediction for _, prediction in iterate_records(Prediction, self._path)}
-        self._appender = JsonlAppender(self._path)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._appender.close()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._known
-
-    def __getitem__(self, key: str) -> Prediction:
-        return self._known[key]
-
-    def add(self, predictions: Sequence[Prediction]) -> None:
-        """Write the predictions; returns once they are on the disk."""
-        self._appender.append(prediction.model_dump(mode="json") for prediction in predictions)
-        self._known.update({prediction.key: prediction for prediction in predictions})
+def grade(predicted: bool | str | None, true: bool | str | None) -> bool | None:
+    """Whether a predicted verdict or choice is right; None for an open question."""
+    return None if true is None else predicted == true
 
 
 def results_key(setting: str, split: str, control: str | None) -> str:

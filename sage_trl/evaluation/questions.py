@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from sage_trl.data.dataset import AdPlDirectory
 from sage_trl.data.images import open_image
 from sage_trl.errors import DataError
 from sage_trl.evaluation.controls import Row, apply_control
-from sage_trl.evaluation.predictions import Control, Setting
+from sage_trl.evaluation.predictions import Control, Setting, shows_reference
 from sage_trl.models.prompt import question_messages
 from sage_trl.records import FactSet, Inspection, Question
 from sage_trl.storage import content_key, file_sha256
@@ -27,12 +27,22 @@ class EvaluationQuestion:
 
     `row` holds `images` [test image], `reference_image` or None, `facts`, `prompt` (chat messages without images and
     facts), `question`, `group_id` and `question_id`; images are paths, or PIL images where a control replaced them.
+    `content` is what decides the reply, and so the key, beside the prompt.
     """
 
     inspection: Inspection
     question: Question
     row: Row
-    key: str
+    content: Mapping[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of all that decides the reply."""
+        return content_key({**self.content, "prompt": self.row["prompt"]})
+
+    def after(self, earlier: Sequence[tuple[str, str]]) -> EvaluationQuestion:
+        """The same question after (question, reply) pairs of its group (eq. 10)."""
+        return replace(self, row={**self.row, "prompt": question_messages(self.question.question, list(earlier))})
 
 
 def build_questions(
@@ -52,7 +62,8 @@ def build_questions(
         directory: the dataset.
         facts: by SHA-256 of the test image, or None for a model that takes none.
         split: which split.
-        setting: `zero_shot` hides the reference.
+        setting: whether the reference is shown. A conversation's questions are made as if each came first; see
+            `EvaluationQuestion.after`.
         control: what to change about the rows.
         limit: the first so many groups only.
         seed: of the shuffling controls.
@@ -66,11 +77,11 @@ def build_questions(
     hashes = _ImageHashes()
     rows = [_row(directory, facts, inspection, question, hashes) for inspection, question in asked]
     rows = apply_control(rows, control, seed)
-    if setting == "zero_shot":
+    if not shows_reference(setting):
         rows = [{**row, "reference_image": None} for row in rows]
     identity = {**identity, "setting": setting, "split": split, "control": control}
     return [
-        EvaluationQuestion(inspection, question, row, _key(row, identity, hashes))
+        EvaluationQuestion(inspection, question, row, _content(row, identity, hashes))
         for (inspection, question), row in zip(asked, rows, strict=True)
     ]
 
@@ -90,7 +101,7 @@ def open_images(rows: Sequence[Row]) -> list[Row]:
 
 def _select(directory: AdPlDirectory, split: str, setting: Setting) -> tuple[Inspection, ...]:
     inspections = directory.select(splits=[split])
-    if setting == "one_shot" and all(inspection.reference_image is None for inspection in inspections):
+    if shows_reference(setting) and all(inspection.reference_image is None for inspection in inspections):
         raise DataError(f"split {split!r}: no group has a reference image\n  remedy: use --setting zero_shot")
     return inspections
 
@@ -150,15 +161,12 @@ def _pixel_hash(image: Image.Image) -> str:
     return content_key([image.mode, image.size, hashlib.sha256(image.tobytes()).hexdigest()])
 
 
-def _key(row: Row, identity: Mapping[str, Any], hashes: _ImageHashes) -> str:
-    return content_key(
-        {
-            **identity,
-            "group": row["group_id"],
-            "question_id": row["question_id"],
-            "prompt": row["prompt"],
-            "images": [hashes(image) for image in row["images"]],
-            "reference": hashes(row["reference_image"]),
-            "facts": row["facts"],
-        }
-    )
+def _content(row: Row, identity: Mapping[str, Any], hashes: _ImageHashes) -> dict[str, Any]:
+    return {
+        **identity,
+        "group": row["group_id"],
+        "question_id": row["question_id"],
+        "images": [hashes(image) for image in row["images"]],
+        "reference": hashes(row["reference_image"]),
+        "facts": row["facts"],
+    }

@@ -25,7 +25,7 @@ LEVEL_NAMES = {
 }
 FIGURE_COLUMNS = (
     *("accuracy", "95%", *LEVEL_NAMES.values(), "macro", "Acc-G", "majority", "unreadable", "mle_rule", "n"),
-    *("balanced", "F1", "SBERT"),
+    *("balanced", "F1", "SBERT", "MLE", "ECE"),
 )
 
 
@@ -64,6 +64,38 @@ def results_table(results: Results, title: str | None = None) -> Table:
     for model, by_setting in results.items():
         for setting, metrics in by_setting.items():
             table.add_row(model, setting, *figure_cells(metrics))
+    return table
+
+
+def mmad_table(results: Results) -> Table | None:
+    """MMAD's table, in percent: one row per model, setting and protocol; None if none of its questions was asked."""
+    rows = [
+        (model, setting, protocol, figures)
+        for model, by_setting in results.items()
+        for setting, metrics in by_setting.items()
+        for protocol, figures in (metrics.get("mmad") or {}).items()
+        if figures is not None
+    ]
+    if not rows:
+        return None
+    kinds = list(dict.fromkeys(kind for *_, figures in rows for kind in figures["accuracy_by_type"]))
+    table = Table(title="MMAD")
+    for column in ("model", "setting", "counted as"):
+        table.add_column(column, no_wrap=True)
+    for column in (*kinds, "average", "95%", "n", "left out"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for model, setting, protocol, figures in rows:
+        low, high = figures["intervals"].get("average", (None, None))
+        table.add_row(
+            model,
+            setting,
+            protocol,
+            *(percent(figures["accuracy_by_type"].get(kind)) for kind in kinds),
+            percent(figures["average"]),
+            "-" if low is None else f"{100 * low:.0f}-{100 * high:.0f}",
+            str(figures["questions"]),
+            str(figures["left_out"]),
+        )
     return table
 
 
@@ -108,11 +140,26 @@ def figure_cells(metrics: Mapping[str, Any]) -> list[str]:
         percent(metrics["majority_accuracy"]),
         str(metrics["unreadable"]),
         "-" if scores is None else f"{scores['mean']:.2f}",
-        str(metrics["questions"]),
+        _answered(metrics),
         # Files written before these figures existed lack them.
         *(percent(metrics.get(name)) for name in ("balanced_accuracy", "f1")),
         "-" if metrics.get("sbert") is None else f"{metrics['sbert']:.3f}",
+        _judged(metrics),
+        "-" if metrics.get("calibration") is None else f"{metrics['calibration']['expected_calibration_error']:.3f}",
     ]
+
+
+def _answered(metrics: Mapping[str, Any]) -> str:
+    """How many questions were graded, and how many got no reply if some got none."""
+    unanswered = metrics.get("unanswered", 0)
+    return f"{metrics['questions']} ({unanswered} unanswered)" if unanswered else str(metrics["questions"])
+
+
+def _judged(metrics: Mapping[str, Any]) -> str:
+    """The mean of `mle`, and how many replies have no score if some have none."""
+    scores, unscored = metrics.get("mle"), metrics.get("mle_unscored", 0)
+    mean = "-" if scores is None else f"{scores['mean']:.2f}"
+    return f"{mean} ({unscored} unscored)" if unscored else mean
 
 
 def percent(fraction: float | None) -> str:

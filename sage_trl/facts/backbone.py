@@ -47,7 +47,7 @@ class BackboneWriter:
             for part in parts
             for prompt in self.prompts
         ]
-        replies = [split_sentences(reply) for reply in self._reply(rows)] if rows else []
+        replies = [split_sentences(reply.text) for reply in self._reply(rows)] if rows else []
         step = len(self.prompts)
         return [choose_sentences(replies[start : start + step], self.count) for start in range(0, len(replies), step)]
 

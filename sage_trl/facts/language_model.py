@@ -18,8 +18,7 @@ from sage_trl.facts.prompts import fact_prompts
 from sage_trl.facts.sentences import choose_sentences, split_sentences
 from sage_trl.facts.writer import Part
 from sage_trl.llm_client.client import read_api_key
-from sage_trl.llm_client.ledger import Ledger
-from sage_trl.llm_client.plan import make_plan
+from sage_trl.llm_client.plan import estimate, make_plan
 from sage_trl.llm_client.replies import UnreadableError, read_json
 from sage_trl.llm_client.request import ChatRequest, ImageFile, Message
 from sage_trl.llm_client.runner import run_plan
@@ -94,9 +93,9 @@ class LanguageModelWriter:
 
     def cost(self, part: Part) -> tuple[int, int]:
         """What one image costs, in nano-dollars: expected, and at most if each prompt is sent once."""
-        with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "empty.sqlite") as ledger:
-            plan = make_plan(self._requests([part], Path(folder)), parse_facts, self._settings, ledger)
-        return plan.expected, plan.worst
+        with tempfile.TemporaryDirectory() as folder:
+            found = estimate(self._requests([part], Path(folder)), self._settings.prices)
+        return found.expected, found.worst
 
     def _requests(self, parts: Sequence[Part], folder: Path) -> list[ChatRequest]:
         images = [_image_file(part, folder / f"{number}.png") for number, part in enumerate(parts)]

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 Fill = Literal["template"]
 TEMPLATE = "template"
 TEMPLATE_COUNT = 4
-SERVED = "openai:"
 MODEL_COUNT = 10
 BACKBONE_TOKENS, SERVED_TOKENS = 160, 500
 

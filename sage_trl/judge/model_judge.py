@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 from sage_trl.data.dataset import AdPlDirectory
 from sage_trl.data.image_files import read_image_file
+from sage_trl.judge.arguments import JUDGEMENT_TOKENS
 from sage_trl.judge.criteria import CriterionScores
 from sage_trl.judge.prompts import PROMPT_VERSION, Judgement, to_scores
 from sage_trl.llm_client.request import ImageFile
-from sage_trl.records import Inspection, JudgeScore
+from sage_trl.records import Inspection, JudgeScore, Question
 
 
 @dataclass(frozen=True)
 class JudgementOptions:
-    """How answers are put to the judge: with images, beside the best answer, how often."""
+    """How answers are put to the judge: with images, beside the best answer, how often, with how many tokens each."""
 
     images: bool = False
     shows_best: bool = False
     repeats: int = 1
+    max_tokens: int = JUDGEMENT_TOKENS
 
 
 @dataclass
@@ -40,6 +42,13 @@ class AnswerScores:
         known = [scores for scores in self.repeats if scores is not None]
         return known if len(known) == len(self.repeats) else None
 
+    def mean(self) -> CriterionScores | None:
+        """Mean over the repetitions, or None where one is missing."""
+        repeats = self.complete()
+        if repeats is None:
+            return None
+        return CriterionScores(*(fmean(values) for values in zip(*repeats, strict=True)))
+
 
 def judge_name(model: str) -> str:
     """What `scores.jsonl` calls the judge: its model and the version of its prompt."""
@@ -56,12 +65,34 @@ def dataset_judgements(
     """
     images: dict[str, ImageFile] = {}
     for inspection in inspections:
-        shown = tuple(_images(ad_pl, inspection, images)) if options.images else ()
+        shown = shown_images(ad_pl, inspection, images) if options.images else ()
         for question in inspection.questions:
             for index, answer in enumerate(question.answers):
                 scored = AnswerScores(inspection, question.id, index, answer)
-                for repeat in range(options.repeats):
-                    yield scored, Judgement(inspection, question, answer, shown, options.shows_best, repeat)
+                yield from repeated(scored, question, shown, options)
+
+
+def repeated(
+    scored: AnswerScores, question: Question, shown: tuple[ImageFile, ...], options: JudgementOptions
+) -> Iterator[tuple[AnswerScores, Judgement]]:
+    """One answer's judgement, `options.repeats` times in a row; `shown` are the images that the judge sees."""
+    for repeat in range(options.repeats):
+        yield scored, Judgement(scored.inspection, question, scored.answer, shown, options.shows_best, repeat)
+
+
+def shown_images(
+    ad_pl: AdPlDirectory, inspection: Inspection, known: MutableMapping[str, ImageFile]
+) -> tuple[ImageFile, ...]:
+    """Test image and, if there is one, reference image; `known` keeps what was read.
+
+    Raises:
+        DataError: an image cannot be used.
+    """
+    paths = [path for path in (inspection.test_image, inspection.reference_image) if path is not None]
+    for path in paths:
+        if path not in known:
+            known[path] = read_image_file(ad_pl.image_path(path))
+    return tuple(known[path] for path in paths)
 
 
 def collect(asked: Sequence[tuple[AnswerScores, Judgement]], values: Sequence[Any]) -> list[AnswerScores]:
@@ -79,10 +110,9 @@ def collect(asked: Sequence[tuple[AnswerScores, Judgement]], values: Sequence[An
 def score_rows(answers: Iterable[AnswerScores], judge: str) -> Iterator[JudgeScore]:
     """Rows of `scores.jsonl`, means over the repetitions; an incomplete answer has none."""
     for answer in answers:
-        repeats = answer.complete()
-        if repeats is None:
+        means = answer.mean()
+        if means is None:
             continue
-        means = CriterionScores(*(fmean(values) for values in zip(*repeats, strict=True)))
         yield JudgeScore(
             group_id=answer.inspection.id,
             question_id=answer.question_id,
@@ -93,12 +123,3 @@ def score_rows(answers: Iterable[AnswerScores], judge: str) -> Iterator[JudgeSco
             mle=means.mle,
             judge=judge,
         )
-
-
-def _images(ad_pl: AdPlDirectory, inspection: Inspection, known: dict[str, ImageFile]) -> Iterator[ImageFile]:
-    for relative in (inspection.test_image, inspection.reference_image):
-        if relative is None:
-            continue
-        if relative not in known:
-            known[relative] = read_image_file(ad_pl.image_path(relative))
-        yield known[relative]

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from sage_trl.judge.arguments import JUDGEMENT_TOKENS
 from sage_trl.judge.criteria import CriterionScores
 from sage_trl.lexicon import cell_of, place_phrase
 from sage_trl.llm_client.replies import UnreadableError, read_json
@@ -15,7 +16,6 @@ from sage_trl.records import Inspection, Question
 
 PROMPT_VERSION = "1"
 PARSER = f"mle-judgement-{PROMPT_VERSION}"
-MAX_TOKENS = 400
 SCORES = [1, 2, 3, 4, 5]
 CRITERIA = ("type", "location", "logic")
 
@@ -81,12 +81,12 @@ class Judgement:
     shows_best: bool = False
     repeat: int = 0
 
-    def request(self, model: str) -> ChatRequest:
-        """The request that asks `model` for this judgement."""
+    def request(self, model: str, max_tokens: int = JUDGEMENT_TOKENS) -> ChatRequest:
+        """The request that asks `model` for this judgement, of at most `max_tokens` tokens."""
         return ChatRequest(
             model=model,
             messages=(Message("system", SYSTEM), Message("user", self._text(), self.images)),
-            max_tokens=MAX_TOKENS,
+            max_tokens=max_tokens,
             schema=SCHEMA,
             schema_name=f"mle_judgement_{PROMPT_VERSION}",
             sampling={"temperature": 0},

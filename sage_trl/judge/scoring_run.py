@@ -22,11 +22,10 @@ from sage_trl.judge.model_judge import (
 )
 from sage_trl.judge.prompts import PARSER, Judgement, parse_judgement
 from sage_trl.judge.scorer import merge_scores
-from sage_trl.llm_client.client import check_base_url, in_one_line, read_api_key
-from sage_trl.llm_client.cost import Prices, dollars
-from sage_trl.llm_client.plan import Plan, make_plan
-from sage_trl.llm_client.runner import RunResult, run_plan
-from sage_trl.llm_client.service import ServiceOptions, ask_to_send, open_ledger, show_cost
+from sage_trl.llm_client.asking import ask, check_service, show_unanswered
+from sage_trl.llm_client.cost import dollars
+from sage_trl.llm_client.runner import RunResult
+from sage_trl.llm_client.service import ServiceOptions
 from sage_trl.records import Inspection, JudgeScore
 from sage_trl.storage import write_jsonl
 
@@ -54,25 +53,14 @@ def score_with_model(ad_pl: AdPlDirectory, inspections: Sequence[Inspection], op
         SageError: a mistake, or what ended the run early once everything received is in `scores.jsonl`.
     """
     console = Console(quiet=options.quiet, stderr=True)
-    settings = options.settings(PARSER)
     people = _check(ad_pl, inspections, options)
     asked = list(dataset_judgements(ad_pl, inspections, options.judgements))
     canaries = list(canary_judgements([judgement for _, judgement in asked])) if options.report else []
     everything: list[Judgement] = [judgement for _, judgement in asked] + [judgement for _, judgement in canaries]
-    requests = [judgement.request(options.model) for judgement in everything]
-    with open_ledger(options) as ledger:
-        plan = make_plan(requests, parse_judgement, settings, ledger)
-        _show_plan(plan, ledger.spent(), settings.prices, console)
-        if options.dry_run:
-            return 0
-        if plan.pending and not options.yes:
-            ask_to_send()
-        if options.batch:
-            from sage_trl.llm_client.batch import run_batches  # noqa: PLC0415
-
-            result = run_batches(plan, parse_judgement, settings, ledger)
-        else:
-            result = run_plan(plan, parse_judgement, settings, ledger)
+    requests = [judgement.request(options.model, options.judgements.max_tokens) for judgement in everything]
+    result = ask(requests, parse_judgement, PARSER, options, "judge", console)
+    if result is None:
+        return 0
     answers = collect(asked, result.values)
     rows = _write(ad_pl, inspections, answers, options)
     _show_result(result, rows, len(answers), everything, options.output, console)
@@ -91,11 +79,10 @@ def _check(ad_pl: AdPlDirectory, inspections: Sequence[Inspection], options: Sco
     """Find the mistakes that would otherwise show once everything is paid; returns the human scores, if any.
 
     Raises:
-        SageError: no URL, no key, faulty human scores, a report over its own figures, scores that must not be mixed.
+        SageError: no server to ask, no price, faulty human scores, a report over its own figures, scores that must not
+            be mixed.
     """
-    check_base_url(options.base_url)
-    if not options.dry_run:
-        read_api_key(options.base_url)
+    check_service(options)
     if options.human_scores is not None and options.report is None:
         raise SageError("--human-scores without --report\n  remedy: give --report FILE.html too")
     if options.report is not None and options.report.suffix == ".json":
@@ -111,15 +98,6 @@ def _check(ad_pl: AdPlDirectory, inspections: Sequence[Inspection], options: Sco
 
 def _ids(inspections: Sequence[Inspection]) -> set[str]:
     return {inspection.id for inspection in inspections}
-
-
-def _show_plan(plan: Plan, spent: int, prices: Prices, console: Console) -> None:
-    console.print(
-        f"to judge: {len(plan.pending):,} ({plan.cached:,} cached, {len(plan.quarantined):,} in quarantine), about "
-        f"{plan.prompt_tokens:,} + {plan.reply_tokens:,} tokens",
-        soft_wrap=True,
-    )
-    show_cost(plan.expected, plan.worst, spent, prices, console)
 
 
 def _write(
@@ -142,11 +120,11 @@ def _write(
 def _show_result(
     result: RunResult, rows: Sequence[Any], total: int, asked: Sequence[Judgement], output: Path, console: Console
 ) -> None:
-    for title, reasons in (("in quarantine", result.quarantined), ("unknown", result.unknown)):
-        for row, reason in list(reasons.items())[:10]:
-            judged = asked[row]
-            place = in_one_line(f"{judged.inspection.id}/{judged.question.id} answer {judged.answer[:40]!r}")
-            console.print(f"{title}: {place}: {reason[:200]!r}", soft_wrap=True, markup=False)
+    show_unanswered(
+        result,
+        lambda row: f"{asked[row].inspection.id}/{asked[row].question.id} answer {asked[row].answer[:40]!r}",
+        console,
+    )
     done = "written" if rows else "nothing scored, left as it is"
     console.print(
         f"{done}: {output} ({len(rows)} of {total} answers scored, {len(result.quarantined)} in quarantine, "

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from sage_trl.llm_client.service import ServiceOptions
 
 
+SERVED = "openai:"
+"""What stands before the name of a model behind a server where others are directories or hub ids."""
+
+
 def add_service_options(parser: argparse.ArgumentParser, title: str, cache: str) -> None:
     """Add server, cache file and limits under a title; `cache` names the default of the cache file.
 
@@ -24,10 +28,10 @@ def add_service_options(parser: argparse.ArgumentParser, title: str, cache: str)
     group.add_argument("--concurrency", type=positive_number, default=16, metavar="N", help="default 16")
     group.add_argument("--requests-per-minute", type=positive_number, metavar="N")
     group.add_argument("--tokens-per-minute", type=positive_number, metavar="N")
-    group.add_argument("--timeout", type=_amount, default=120.0, metavar="SECONDS", help="of a call; default 120")
-    group.add_argument("--max-cost", type=_amount, metavar="USD", help="never exceeded, earlier runs included")
-    group.add_argument("--price-input", type=_amount, metavar="USD", help="per million tokens")
-    group.add_argument("--price-output", type=_amount, metavar="USD", help="per million tokens")
+    group.add_argument("--timeout", type=amount, default=120.0, metavar="SECONDS", help="of a call; default 120")
+    group.add_argument("--max-cost", type=amount, metavar="USD", help="never exceeded, earlier runs included")
+    group.add_argument("--price-input", type=amount, metavar="USD", help="per million tokens")
+    group.add_argument("--price-output", type=amount, metavar="USD", help="per million tokens")
     group.add_argument("--retry-quarantined", action="store_true", help="ask what is in quarantine again")
     group.add_argument("--yes", action="store_true", help="send without asking")
 
@@ -55,7 +59,8 @@ def service_options(arguments: argparse.Namespace, model: str, cache: Path) -> S
     )
 
 
-def _amount(text: str) -> float:
+def amount(text: str) -> float:
+    """The type of seconds and of money for argparse."""
     value = float(text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a positive amount")

@@ -17,7 +17,15 @@ import openai
 from rich.console import Console
 
 from sage_trl.errors import CredentialsError, SageError
-from sage_trl.llm_client.client import KEY_VARIABLE, ServiceError, in_one_line, read_api_key, read_usage
+from sage_trl.llm_client.client import (
+    KEY_VARIABLE,
+    Kind,
+    ServiceError,
+    in_one_line,
+    read_api_key,
+    read_usage,
+    refusal_kind,
+)
 from sage_trl.llm_client.cost import CostCapError, dollars
 from sage_trl.llm_client.ledger import Claim, Ledger, StoredAnswer
 from sage_trl.llm_client.plan import Item, Parse, Plan, RunSettings, read_value
@@ -66,6 +74,7 @@ class _BatchRun:
     def __init__(self, plan: Plan, parse: Parse, settings: RunSettings, ledger: Ledger, result: RunResult) -> None:
         self._parse, self._settings, self._ledger, self._result = parse, settings, ledger, result
         self._items = {item.key: item for item in plan.pending}
+        self._refused: set[Kind] = set()  # what this server does not know
         self._api_key = read_api_key(settings.base_url)
         self._client = openai.OpenAI(api_key=self._api_key, base_url=settings.base_url, max_retries=3)
         self._server = without_credentials(settings.base_url)
@@ -94,6 +103,8 @@ class _BatchRun:
         Raises:
             CostCapError: not one request fits.
         """
+        for item in self._items.values():
+            item.ask_otherwise(self._refused, self._server)
         for number, items in enumerate(_cut(list(self._items.values()))):
             try:
                 self._build(items)
@@ -271,7 +282,14 @@ class _BatchRun:
         del self._items[item.key]
 
     def _unanswered(self, item: Item, status: int | None, error: str) -> None:
-        """What the server refused goes into quarantine at once; what expired or failed there is asked again."""
+        """What the server refused goes into quarantine at once; what expired or failed there is asked again.
+
+        What can be asked otherwise, under the same key, is asked so by the next shard: nothing was paid for it.
+        """
+        refusal = refusal_kind(error)
+        if status in (400, 422) and refusal is not Kind.NO_SCHEMA and item.can_be_asked_otherwise(refusal):
+            self._refused.add(refusal)
+            return
         item.unreadable += 1
         if status in (400, 422) or item.unreadable >= self._settings.tries:
             self._quarantine(item, f"refused: {error}", error)

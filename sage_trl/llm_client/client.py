@@ -38,6 +38,8 @@ class Kind(Enum):
     UNKNOWN = "unknown"  # may have been paid: time-out, dropped connection, server error
     REFUSED = "refused"  # this request will never be accepted
     NO_SCHEMA = "no schema"  # the server knows no JSON schemas
+    NO_MAX_TOKENS = "no max_tokens"  # the model wants the limit as `max_completion_tokens`
+    NO_TEMPERATURE = "no temperature"  # the model takes no temperature but its own
 
 
 @dataclass(frozen=True)
@@ -148,16 +150,23 @@ class ChatClient:
         if status in (404, 405):
             raise ServiceError(f"{said}\n  remedy: check --base-url and --model")
         if status in (400, 422):
-            unknown_schema = request_has_no_schema(text)
-            return Outcome(Kind.NO_SCHEMA if unknown_schema else Kind.REFUSED, f"{status}: {text}")
+            return Outcome(refusal_kind(text), f"{status}: {text}")
         if 300 <= status < 500 and status not in (408, 409):
             return Outcome(Kind.REFUSED, f"{status}: {text}")
         return Outcome(Kind.UNKNOWN, f"{status}: {text}", retry_after(error.response.headers.get("retry-after")))
 
 
-def request_has_no_schema(text: str) -> bool:
-    """Whether a server's refusal is about the JSON schema."""
-    return any(word in text for word in ("response_format", "json_schema", "guided"))
+def refusal_kind(text: str) -> Kind:
+    """What a server's refusal (400 or 422) is about: something that can be asked otherwise, or the request itself."""
+    if any(word in text for word in ("response_format", "json_schema", "guided")):
+        return Kind.NO_SCHEMA
+    if "support" in text:  # "unsupported parameter", "is not supported with this model", "does not support 0"
+        # Only a server that names the other limit knows it: one that did not would answer without any.
+        if "max_completion_tokens" in text:
+            return Kind.NO_MAX_TOKENS
+        if "temperature" in text:
+            return Kind.NO_TEMPERATURE
+    return Kind.REFUSED
 
 
 def retry_after(header: str | None) -> float | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sage_trl.llm_client.client import Kind
 from sage_trl.llm_client.cost import Prices
 from sage_trl.llm_client.ledger import Ledger, StoredAnswer
 from sage_trl.llm_client.replies import UnreadableError, read_reply
@@ -15,6 +16,12 @@ from sage_trl.llm_client.request import ChatRequest
 Parse = Callable[[str], Any]
 BYTES_PER_TOKEN = 4  # of English, for the expected cost; the worst case counts one
 EXPECTED_REPLY = 0.5  # of max_tokens
+OTHER_WAYS: Mapping[Kind, Callable[[ChatRequest], ChatRequest]] = {
+    Kind.NO_SCHEMA: ChatRequest.in_prompt_mode,
+    Kind.NO_MAX_TOKENS: ChatRequest.with_completion_limit,
+    Kind.NO_TEMPERATURE: ChatRequest.without_temperature,
+}
+"""How to ask a server that refused what it does not know; a request is asked each way once."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,39 @@ class Item:
     rows: list[int] = field(default_factory=list)
     unreadable: int = 0
 
+    def can_be_asked_otherwise(self, refusal: Kind) -> bool:
+        """Whether there is another way to ask what was refused."""
+        return refusal in OTHER_WAYS and OTHER_WAYS[refusal](self.request) != self.request
+
+    def ask_otherwise(self, refusals: Iterable[Kind], base_url: str) -> None:
+        """Do without what the server refused, of this item or of others."""
+        before = self.request
+        for refusal in refusals:
+            self.request = OTHER_WAYS[refusal](self.request)
+        if self.request != before:
+            self.key = self.request.key(base_url)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What requests are expected to take, and what they cost at most if each is asked once; money in nano-dollars."""
+
+    requests: int
+    prompt_tokens: int
+    reply_tokens: int
+    expected: int
+    worst: int
+
+
+def estimate(requests: Iterable[ChatRequest], prices: Prices, times: int = 1) -> Estimate:
+    """What asking each of `requests` so many times may take."""
+    sums = [0] * 5
+    for request in requests:
+        prompt, reply = expected_prompt_tokens(request), round(request.max_tokens * EXPECTED_REPLY)
+        one = (1, prompt, reply, prices.cost(prompt, reply), prices.worst_case(request))
+        sums = [total + times * value for total, value in zip(sums, one, strict=True)]
+    return Estimate(*sums)
+
 
 @dataclass
 class Plan:
@@ -66,19 +106,14 @@ class Plan:
         pending: distinct requests that have to be asked.
         quarantined: row -> reason.
         cached: rows whose value was known.
-        prompt_tokens, reply_tokens: expected, of all pending requests.
-        expected: nano-dollars.
-        worst: nano-dollars, if each is asked once.
+        estimate: of all pending requests.
     """
 
     values: list[Any]
     pending: list[Item] = field(default_factory=list)
     quarantined: dict[int, str] = field(default_factory=dict)
     cached: int = 0
-    prompt_tokens: int = 0
-    reply_tokens: int = 0
-    expected: int = 0
-    worst: int = 0
+    estimate: Estimate = field(default_factory=lambda: Estimate(0, 0, 0, 0, 0))
 
 
 def make_plan(requests: Sequence[ChatRequest], parse: Parse, settings: RunSettings, ledger: Ledger) -> Plan:
@@ -92,8 +127,7 @@ def make_plan(requests: Sequence[ChatRequest], parse: Parse, settings: RunSettin
     with ledger.transaction():
         for item in items.values():
             lookup.place(item, plan)
-    for item in plan.pending:
-        _estimate(item.request, settings.prices, plan)
+    plan.estimate = estimate((item.request for item in plan.pending), settings.prices)
     return plan
 
 
@@ -103,7 +137,7 @@ def read_value(request: ChatRequest, body: str, parse: Parse) -> Any:
     Raises:
         UnreadableError: it is not what was asked for.
     """
-    value = parse(read_reply(body))
+    value = parse(read_reply(body, takes_any=request.takes_any_reply))
     if request.check is not None:
         request.check(value)
     return value
@@ -112,14 +146,6 @@ def read_value(request: ChatRequest, body: str, parse: Parse) -> Any:
 def expected_prompt_tokens(request: ChatRequest) -> int:
     """A guess at the prompt's tokens, a quarter of their bound."""
     return request.prompt_token_bound() // BYTES_PER_TOKEN
-
-
-def _estimate(request: ChatRequest, prices: Prices, plan: Plan) -> None:
-    prompt, reply = expected_prompt_tokens(request), round(request.max_tokens * EXPECTED_REPLY)
-    plan.prompt_tokens += prompt
-    plan.reply_tokens += reply
-    plan.expected += prices.cost(prompt, reply)
-    plan.worst += prices.worst_case(request)
 
 
 class _Lookup:

@@ -10,11 +10,15 @@ class UnreadableError(Exception):
     """An answer that is not what was asked for. It is asked again a few times, then put in quarantine."""
 
 
-def read_reply(body: str) -> str:
+def read_reply(body: str, *, takes_any: bool = False) -> str:
     """The text of a chat completion's reply.
 
+    Args:
+        body: raw text of the answer.
+        takes_any: take a refusal, an empty reply and one that met its token limit as what the model says.
+
     Raises:
-        UnreadableError: HTML, cut-off JSON, an error object, a refusal, a reply that met its token limit.
+        UnreadableError: HTML, cut-off JSON, an error object; without `takes_any`, a reply that is not a whole one.
     """
     try:
         completion: Any = json.loads(body)
@@ -23,6 +27,8 @@ def read_reply(body: str) -> str:
         content, refusal = message.get("content"), message.get("refusal")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         raise UnreadableError("no chat completion") from None
+    if takes_any and all(text is None or isinstance(text, str) for text in (content, refusal)):
+        return content or refusal or ""
     if refusal:
         raise UnreadableError("the model refused")
     if choice.get("finish_reason") == "length":

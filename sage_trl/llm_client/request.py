@@ -84,6 +84,11 @@ class ChatRequest:
         repeat: index of the repetition; equal requests with different indices are asked and paid separately.
         check: called with the value that was read; raises `UnreadableError` where it does not fit this very request.
             It is no part of the key, so it may look at nothing that the messages do not hold.
+        takes_any_reply: a reply that was cut at its limit, an empty one and a refusal are replies as they are, as of a
+            model under test; else they are unreadable. No part of the key.
+        limit_name: what the model wants `max_tokens` to be called; with `max_completion_tokens` its hidden thoughts
+            count too. No part of the key, for the limit is the same.
+        sends_temperature: False for a model that takes none but its own. No part of the key, for it has no other.
     """
 
     model: str
@@ -95,6 +100,9 @@ class ChatRequest:
     sampling: Mapping[str, float | int | str] = field(default_factory=dict)
     repeat: int = 0
     check: Callable[[Any], None] | None = field(default=None, compare=False)
+    takes_any_reply: bool = False
+    limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    sends_temperature: bool = True
 
     def key(self, base_url: str) -> str:
         """SHA-256 of everything that decides the answer, and of nothing else."""
@@ -117,14 +125,24 @@ class ChatRequest:
         )
 
     def in_prompt_mode(self) -> ChatRequest:
-        """The same request for a server without schemas."""
-        return replace(self, schema_mode="prompt")
+        """The same request for a server without schemas; one for free text needs none."""
+        return self if self.schema is None else replace(self, schema_mode="prompt")
+
+    def with_completion_limit(self) -> ChatRequest:
+        """The same request for a model that refuses `max_tokens`."""
+        return replace(self, limit_name="max_completion_tokens")
+
+    def without_temperature(self) -> ChatRequest:
+        """The same request for a model that takes no temperature."""
+        return replace(self, sends_temperature=False)
 
     def body(self) -> dict[str, Any]:
         """The JSON body of the API call."""
         messages = [{"role": message.role, "content": message.content()} for message in self._sent_messages()]
-        body: dict[str, Any] = {"model": self.model, "messages": messages, "max_tokens": self.max_tokens}
+        body: dict[str, Any] = {"model": self.model, "messages": messages, self.limit_name: self.max_tokens}
         body.update(self.sampling)
+        if not self.sends_temperature:
+            body.pop("temperature", None)
         if self.schema is not None and self.schema_mode == "strict":
             described = {"name": self.schema_name, "strict": True, "schema": self.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": described}

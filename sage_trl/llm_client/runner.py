@@ -18,7 +18,16 @@ from sage_trl.llm_client.display import Display
 from sage_trl.llm_client.group_commit import GroupCommitter
 from sage_trl.llm_client.ledger import Ledger, StoredAnswer
 from sage_trl.llm_client.limits import AdaptiveConcurrency, TokenBucket, backoff
-from sage_trl.llm_client.plan import Item, Parse, Plan, RunSettings, expected_prompt_tokens, make_plan, read_value
+from sage_trl.llm_client.plan import (
+    OTHER_WAYS,
+    Item,
+    Parse,
+    Plan,
+    RunSettings,
+    expected_prompt_tokens,
+    make_plan,
+    read_value,
+)
 from sage_trl.llm_client.replies import UnreadableError
 from sage_trl.llm_client.request import ChatRequest
 
@@ -92,7 +101,7 @@ class _Run:
         self._display = Display(plan, self._result, self._budget, settings.quiet)
         self._workers: list[asyncio.Task[None]] = []
         self._sending: set[asyncio.Task[Any]] = set()
-        self._prompt_mode = False
+        self._refused: set[Kind] = set()  # what this server does not know
         self._in_a_row = 0  # attempts without an answer
         self._signals = 0
 
@@ -173,12 +182,12 @@ class _Run:
             outcome, answer = await self._attempt(item)
             if answer is not None and self._read(item, answer):
                 return
-            if outcome.kind is Kind.NO_SCHEMA and item.request.schema_mode == "strict":
-                self._prompt_mode = True
+            if item.can_be_asked_otherwise(outcome.kind):
+                self._refused.add(outcome.kind)
                 if self._result.stopped is not None:
                     raise _StopWorkerError
                 continue
-            if outcome.kind in (Kind.REFUSED, Kind.NO_SCHEMA):
+            if outcome.kind is Kind.REFUSED or outcome.kind in OTHER_WAYS:
                 self._quarantine(item, f"refused: {outcome.text}", outcome.text)
                 return
             unknown += outcome.kind is Kind.UNKNOWN
@@ -192,9 +201,7 @@ class _Run:
                 await asyncio.sleep(backoff(unknown + free - 1))
 
     async def _attempt(self, item: Item) -> tuple[Outcome, StoredAnswer | None]:
-        if self._prompt_mode and item.request.schema_mode == "strict":
-            item.request = item.request.in_prompt_mode()
-            item.key = item.request.key(self._settings.base_url)
+        item.ask_otherwise(self._refused, self._settings.base_url)
         await self._limit.acquire()
         try:
             await self._requests.take(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer
-from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
 from sage_trl.errors import DataError
@@ -27,12 +25,12 @@ from sage_trl.models.adapters import (
 from sage_trl.models.attention import choose_attention
 from sage_trl.models.backbones import BY_BASE_MODEL_TYPE, BY_MODEL_TYPE
 from sage_trl.models.fusion_settings import FUSION_SETTINGS, check_fusion_settings
+from sage_trl.models.processors import load_processor
 from sage_trl.models.prompt import FACT_TOKEN
 from sage_trl.models.quantization import four_bit_settings
 from sage_trl.models.shapes import build_on_meta
 
 FUSION_PREFIX = "model.fusion."
-COMPONENTS = {"image_processor", "tokenizer"}
 
 
 def load_pretrained(
@@ -91,7 +89,7 @@ def load_pretrained(
             f"{source.name}: the base of this adapter cannot be loaded\n  {error}\n"
             "  or set base_model_name_or_path in adapter_config.json to where the base lies"
         ) from None
-    processor = _load_processor(source, BY_MODEL_TYPE[config.model_type].processor)
+    processor = load_processor(source, BY_MODEL_TYPE[config.model_type].processor)
     if not weights:
         return attach_adapter_shapes(model, adapter, is_trainable=is_trainable), processor
     return attach_adapter(model, source, is_trainable=is_trainable), processor
@@ -122,7 +120,7 @@ def _load_model(source: Source, fusion: Mapping[str, Any], options: LoadOptions)
     config = _load_config(source)
     is_plain = config.model_type in BY_BASE_MODEL_TYPE
     backbone = (BY_BASE_MODEL_TYPE | BY_MODEL_TYPE)[config.model_type]
-    processor = _load_processor(source, backbone.processor)
+    processor = load_processor(source, backbone.processor)
     attention = options.attention(config)
     if is_plain:
         fact_token_id = _add_fact_token(processor.tokenizer)
@@ -154,7 +152,7 @@ def _load_model(source: Source, fusion: Mapping[str, Any], options: LoadOptions)
             problem = f"the model cannot be loaded: {error}"
             remedy = "fetch or save the model anew, or mend the settings it is loaded with"
             raise DataError.at(source.name, None, problem, remedy) from None
-    _refuse_partial_load(source.name, report, may_lack_fusion=is_plain)
+    refuse_partial_load(source.name, report, may_lack_fusion=is_plain)
     # Where an adapter notes its base's revision, and results the model's; transformers leaves it empty.
     model.config._commit_hash = hub_commit(*source)
     return model.eval(), processor
@@ -204,20 +202,29 @@ def save_pretrained(model: Any, processor: Any, directory: Path) -> None:
     processor.save_pretrained(directory)
 
 
-def _load_config(source: Source) -> Any:
+def read_config(source: Source) -> Any:
+    """Read a model's configuration, of whatever type; no code of the checkpoint is run.
+
+    Raises:
+        DataError: no such model, or one that this version of transformers does not know.
+    """
     # A path is not looked for on the hub, which would take half a minute to say no.
     path = Path(source.name)
     is_path = path.is_absolute() or (path.parent.is_dir() and "/" in source.name)
     if is_path and not path.is_dir():
         raise DataError.at(source.name, None, "no such model directory", "check the path, or train the model first")
     try:
-        config = AutoConfig.from_pretrained(source.name, revision=source.revision)
+        return AutoConfig.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         if (path / "adapter_config.json").is_file():
             problem = "an adapter without a fusion, for it has no config.json of this toolkit"
             raise DataError.at(source.name, None, problem, "use an adapter that this toolkit trained") from None
         problem = f"no model can be loaded: {error}"
         raise DataError.at(source.name, None, problem, "check the path or the hub id") from None
+
+
+def _load_config(source: Source) -> Any:
+    config = read_config(source)
     supported = BY_BASE_MODEL_TYPE | BY_MODEL_TYPE
     if config.model_type not in supported:
         problem = f"model type {config.model_type!r} is not supported"
@@ -236,7 +243,17 @@ def _refuse_other_fusion(source: str, config: Any, fusion: Mapping[str, Any]) ->
             )
 
 
-def _refuse_partial_load(source: str, report: Mapping[str, Any], *, may_lack_fusion: bool) -> None:
+def refuse_partial_load(source: str, report: Mapping[str, Any], *, may_lack_fusion: bool) -> None:
+    """Refuse a checkpoint that does not fit its model.
+
+    Args:
+        source: what the message calls it.
+        report: transformers' `output_loading_info`.
+        may_lack_fusion: whether our fusion may be missing.
+
+    Raises:
+        DataError: tensors are missing, left over or of another shape.
+    """
     may_lack = FUSION_PREFIX if may_lack_fusion else ()
     missing = sorted(name for name in report["missing_keys"] if not name.startswith(may_lack))
     faults = {
@@ -248,24 +265,6 @@ def _refuse_partial_load(source: str, report: Mapping[str, Any], *, may_lack_fus
     if found:
         problem = f"the checkpoint does not fit: {'; '.join(found)}"
         raise DataError.at(source, None, problem, "use a whole checkpoint of this model type")
-
-
-def _load_processor(source: Source, processor_class: Any) -> Any:
-    # torchvision's image processors are used where it is installed, PIL's elsewhere: AutoImageProcessor decides.
-    try:
-        image_processor = AutoImageProcessor.from_pretrained(source.name, revision=source.revision)
-        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision)
-    except (OSError, ValueError) as error:
-        problem = f"no processor can be loaded: {error}"
-        raise DataError.at(source.name, None, problem, "save the processor beside the model") from None
-    settings, _ = processor_class.get_processor_dict(source.name, revision=source.revision)
-    settings["chat_template"] = settings.get("chat_template") or tokenizer.chat_template
-    accepted = settings.keys() & inspect.signature(processor_class).parameters.keys()
-    processor = processor_class(image_processor, tokenizer, **{name: settings[name] for name in accepted - COMPONENTS})
-    if getattr(processor, "patch_size", 0) is None:
-        problem = "the processor's configuration has no patch_size"
-        raise DataError.at(source.name, None, problem, "use a newer revision of the model")
-    return processor
 
 
 def _add_fact_token(tokenizer: Any) -> int:

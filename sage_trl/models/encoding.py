@@ -121,13 +121,24 @@ def refuse_placeholders(processor: Any, row: Mapping[str, Any]) -> None:
         DataError: names the row and the text.
     """
     texts = [*row["facts"], *(message["content"] for message in row["prompt"])]
-    video_token = getattr(processor, "video_token", None)
-    for placeholder in filter(None, (FACT_TOKEN, processor.image_token, video_token)):
+    for placeholder in _placeholders(processor):
         found = next((text for text in texts if placeholder in text), None)
         if found is not None:
             name = f"question {row.get('group_id')}/{row.get('question_id')}"
             problem = f"{name}: {found!r} holds {placeholder}, which stands for a fact, an image or a video"
             raise DataError(f"{problem}\n  remedy: remove it from the question or the facts")
+
+
+def without_placeholders(processor: Any, text: str) -> str:
+    """The text without what `refuse_placeholders` would refuse."""
+    for placeholder in _placeholders(processor):
+        text = text.replace(placeholder, "")
+    return text
+
+
+def _placeholders(processor: Any) -> list[str]:
+    named = [getattr(processor, name, None) for name in ("image_token", "video_token")]
+    return [FACT_TOKEN, *filter(None, named)]
 
 
 def encode_facts(tokenizer: Any, facts: Sequence[Sequence[str]]) -> dict[str, Tensor]:

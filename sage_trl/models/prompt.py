@@ -5,6 +5,7 @@ Prompts are ordinary chat messages, so any chat template of any backbone applies
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -15,9 +16,12 @@ FactUse = Literal["none", "hard", "fusion"]
 FACT_SENTENCE = "Above is the feature related to the anomaly facts."
 HARD_FACTS_SENTENCE = "Above are facts about parts of this kind."
 ANSWER_INSTRUCTION = "Answer Yes or No first, then give the reason."
+CHOICE_INSTRUCTION = "Answer with the letter of the right option first, then give the reason."
 # By number, because some chat templates put all images before all text.
 REFERENCE_SENTENCE = "The first image shows a good part: take it as the baseline."
 TEST_SENTENCE = "The second image shows the part to inspect."
+
+_OPTION = re.compile(r"^[A-Z]\. \S", re.MULTILINE)
 
 Message = dict[str, Any]
 
@@ -31,9 +35,15 @@ def question_messages(question: str, earlier_turns: list[tuple[str, str]] | None
     """
     messages: list[Message] = []
     for asked, answer in earlier_turns or []:
-        messages.append({"role": "user", "content": f"{asked}\n{ANSWER_INSTRUCTION}"})
+        messages.append({"role": "user", "content": _with_instruction(asked)})
         messages.append({"role": "assistant", "content": answer})
-    return [*messages, {"role": "user", "content": f"{question}\n{ANSWER_INSTRUCTION}"}]
+    return [*messages, {"role": "user", "content": _with_instruction(question)}]
+
+
+def _with_instruction(question: str) -> str:
+    """The question with how to answer it; lettered options, one a line, are to be chosen from."""
+    instruction = CHOICE_INSTRUCTION if len(_OPTION.findall(question)) > 1 else ANSWER_INSTRUCTION
+    return f"{question}\n{instruction}"
 
 
 def with_images_and_facts(

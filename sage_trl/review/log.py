@@ -93,7 +93,7 @@ class ReviewedQuestion:
             ValidationError: two answers became identical; `after` never lets that happen.
         """
         ranked = [self.answers[place] for place in self.order]
-        return Question(id=self.question.id, question=self.text, verdict=self.question.verdict, answers=tuple(ranked))
+        return Question.model_validate({**dict(self.question), "question": self.text, "answers": ranked})
 
     def after(self, action: ReviewAction) -> ReviewedQuestion:
         """The question after one more action.

@@ -1,12 +1,11 @@
 """The benchmarks run and print a row for each variant; what they measure decides nothing here."""
 
-import os
-import subprocess
 import sys
 
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.warm import run_warm
 
 
 @pytest.mark.slow
@@ -24,13 +23,7 @@ def test_every_variant_is_measured(name, variants):
         "--repeats",
         "1",
     ]
-    result = subprocess.run(
-        [sys.executable, str(REPOSITORY / "benchmarks" / name), *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = run_warm([sys.executable, REPOSITORY / "benchmarks" / name, *arguments])
     assert result.returncode == 0, result.stderr
     rows = [line for line in result.stdout.splitlines() if line.startswith("│ ")]
     assert len(rows) == variants

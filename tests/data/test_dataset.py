@@ -64,6 +64,15 @@ def test_written_rows_are_read_back(built: Path, tmp_path: Path) -> None:
     assert again.info == written and sum(written.splits.values()) == 3
 
 
+def test_units_are_written_where_they_are_known(built: Path, tmp_path: Path) -> None:
+    data = read_ad_pl(built)
+    assert {f"synthetic/{row.unit}" for row in data.inspections} == {row.id for row in data.inspections}
+    shutil.copytree(built / "images", tmp_path / "copy" / "images")
+    write_ad_pl(tmp_path / "copy", [row.model_copy(update={"unit": None}) for row in data.inspections], data.info)
+    assert '"unit"' not in (tmp_path / "copy" / "ad_pl.jsonl").read_text(encoding="utf-8")
+    assert {row.unit for row in read_ad_pl(tmp_path / "copy").inspections} == {None}
+
+
 def test_missing_image(dataset: Path) -> None:
     data = read_ad_pl(dataset)
     data.image_path(data.inspections[2].test_image).unlink()
@@ -98,6 +107,10 @@ def test_the_same_group_twice_is_read_once(dataset: Path) -> None:
         (lambda row: row.update(test_image="../outside.png"), "leaves the dataset's directory"),
         (lambda row: row.update(test_image="/etc/outside.png"), "is absolute"),
         (lambda row: row.update(extra=1), "extra"),
+        (lambda row: row["questions"][0].update(options={"A": "x", "B": "y"}, choice="C"), "none of the options A, B"),
+        (lambda row: row["questions"][0].update(options={"A": "x", "B": "y"}), "choice None is none of"),
+        (lambda row: row["questions"][0].update(choice="A"), "(there are none)"),
+        (lambda row: row["questions"][0].update(options={"a": "x", "B": "y"}, choice="B"), "options"),
     ],
 )
 def test_faulty_rows_name_line_and_field(dataset: Path, change, said: str) -> None:

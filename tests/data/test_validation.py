@@ -22,6 +22,7 @@ from sage_trl.judge.scorer import open_judge, score_answers
 from sage_trl.storage import write_jsonl
 from tests.conftest import REPOSITORY
 from tests.data.faults import FAULTS
+from tests.warm import run_warm
 
 GROUPS = {"train": 12, "validation": 3, "test": 3, "unseen": 2}
 # Faults that leave a row, a line or an image unread, and so hide the one beside it, do not go together in one row.
@@ -123,7 +124,7 @@ def test_lines_as_odd_as_can_be(sound: dict[str, Path], tmp_path: Path, line: st
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(REPOSITORY / "tools" / "check.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return run_warm(command)
 
 
 def test_the_tool_prints_a_table_and_json(sound: dict[str, Path], tmp_path: Path) -> None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from sage_trl.data.dataset import read_ad_pl, write_ad_pl
 from sage_trl.data.fact_sets import read_facts
 from sage_trl.errors import DataError
-from sage_trl.evaluation.harness import EvaluationRun, ModelUnderTest, evaluate
+from sage_trl.evaluation.harness import EvaluationRun, ModelUnderTest, evaluate, measure
 from sage_trl.evaluation.metrics import Metrics
+from sage_trl.evaluation.predictions import Setting
+from sage_trl.evaluation.processes import Processes
 from sage_trl.judge.scorer import CriterionScores
+from sage_trl.models.replies import Reply
 from sage_trl.records import Inspection, Question
 
 ONE_SHOT_QUESTIONS = 8
@@ -30,10 +36,10 @@ class Scripted:
         self.rows: list[dict[str, Any]] = []
         self.batch_sizes: list[int] = []
 
-    def __call__(self, rows: list[dict[str, Any]], /) -> list[str]:
+    def __call__(self, rows: list[dict[str, Any]], /) -> list[Reply]:
         self.rows += rows
         self.batch_sizes.append(len(rows))
-        return [self.reply(row) for row in rows]
+        return [Reply(self.reply(row)) for row in rows]
 
 
 class PlaceJudge:
@@ -107,7 +113,7 @@ def test_grades_and_predictions_file(ad_pl: Path, tmp_path: Path) -> None:
     written = lines(tmp_path)
     assert len(written) == ONE_SHOT_QUESTIONS
     names = "key model setting group_id question_id level question prediction predicted_verdict verdict correct seconds"
-    assert set(written[0]) == {*names.split(), "split", "control"}
+    assert set(written[0]) == {*names.split(), "split", "control", "yes_probability", "choice", "predicted_choice"}
     assert {line["predicted_verdict"] for line in written} == {True, None}
 
 
@@ -251,3 +257,110 @@ def test_groups_on_one_image_are_one_physical_unit(ad_pl: Path, tmp_path: Path) 
     metrics = evaluate(model(Scripted()), "one_shot", ["test"], run)["test"]
 
     assert (metrics.groups, metrics.units) == (4, 1)
+
+
+def told(row: dict[str, Any]) -> str:
+    """A reply that depends on all that was said before."""
+    said = [message["content"] for message in row["prompt"]]
+    return f"Yes, after {len(said)} of {len(' '.join(said))} from {row['group_id']}."
+
+
+def test_a_conversation_goes_on_from_the_models_own_replies(ad_pl: Path, tmp_path: Path) -> None:
+    generator = Scripted(told)
+
+    measured = measure(model(generator), "one_shot_conversation", ["test"], run_of(ad_pl, tmp_path))["test"]
+
+    # Three conversations at a time, each question of theirs in its turn.
+    assert generator.batch_sizes == [3, 3, 1, 1]
+    [first, second] = [row for row in generator.rows if row["group_id"] == "g1"]
+    assert [message["role"] for message in second["prompt"]] == ["user", "assistant", "user"]
+    assert second["prompt"][0] == first["prompt"][0]
+    assert second["prompt"][1]["content"] == told(first)
+    assert second["prompt"][2]["content"].startswith("Does the part look as good as it should?")
+    assert [p.prediction for p in measured.predictions if p.group_id == "g1"] == [told(first), told(second)]
+    assert {line["setting"] for line in lines(tmp_path)} == {"one_shot_conversation"}
+    # Single questions are asked anew, but for nothing that was said before.
+    alone = Scripted(told)
+    evaluate(model(alone), "one_shot", ["test"], run_of(ad_pl, tmp_path))
+    assert {len(row["prompt"]) for row in alone.rows} == {1}
+
+
+@pytest.mark.parametrize("kept", range(ONE_SHOT_QUESTIONS))
+def test_a_conversation_killed_anywhere_ends_the_same(ad_pl: Path, tmp_path: Path, kept: int) -> None:
+    whole = evaluate(model(Scripted(told)), "one_shot_conversation", ["test"], run_of(ad_pl, tmp_path))
+    expected = lines(tmp_path)
+    path = tmp_path / "out" / "predictions.jsonl"
+    text = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(text[:kept]) + text[kept][:40], encoding="utf-8")
+    generator = Scripted(told)
+
+    again = evaluate(model(generator), "one_shot_conversation", ["test"], run_of(ad_pl, tmp_path))
+
+    assert again == whole
+    assert [line["key"] for line in lines(tmp_path)] == [line["key"] for line in expected]
+    # The turn that the kill tore is generated whole, so that every batch is one of an unbroken run.
+    turns = [3, 3, 1, 1]
+    done = sum(kept >= end for end in (3, 6, 7))
+    assert generator.batch_sizes == turns[done:]
+
+
+@pytest.mark.parametrize("setting", ["one_shot", "one_shot_conversation"])
+def test_two_processes_share_the_work(ad_pl: Path, tmp_path: Path, setting: Setting) -> None:
+    alone = evaluate(model(Scripted(told)), setting, ["test"], run_of(ad_pl, tmp_path, output=tmp_path / "alone"))
+    generators = [Scripted(told), Scripted(told)]
+    barrier = threading.Barrier(2)
+
+    def process(index: int) -> dict[str, Metrics]:
+        processes = Processes(index, 2, torch.device("cpu"), lambda: barrier.wait(timeout=60) and None)
+        run = run_of(ad_pl, tmp_path, processes=processes)
+        return evaluate(model(generators[index]), setting, ["test"], run)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(process, range(2))
+
+    assert first == alone
+    assert second == {}
+    assert all(generator.rows for generator in generators)
+    assert sum(len(generator.rows) for generator in generators) == ONE_SHOT_QUESTIONS
+    assert len({line["key"] for line in lines(tmp_path)}) == len(lines(tmp_path)) == ONE_SHOT_QUESTIONS
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.jsonl"]
+
+
+def test_what_killed_processes_left_is_taken_in(ad_pl: Path, tmp_path: Path) -> None:
+    evaluate(model(Scripted()), "one_shot", ["test"], run_of(ad_pl, tmp_path))
+    output = tmp_path / "out"
+    text = (output / "predictions.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (output / "predictions.jsonl").write_text("".join(text[:2]), encoding="utf-8")
+    # Also one that the first process had taken in when it was killed.
+    (output / "predictions.process-1.jsonl").write_text("".join(text[1:4]) + text[4][:30], encoding="utf-8")
+    generator = Scripted()
+
+    evaluate(model(generator), "one_shot", ["test"], run_of(ad_pl, tmp_path))
+
+    assert generator.batch_sizes == [2, 2]
+    assert len({line["key"] for line in lines(tmp_path)}) == len(lines(tmp_path)) == ONE_SHOT_QUESTIONS
+    assert [path.name for path in output.iterdir()] == ["predictions.jsonl"]
+
+
+def test_groups_on_one_board_are_one_physical_unit(ad_pl: Path, tmp_path: Path) -> None:
+    directory = read_ad_pl(ad_pl)
+    boards = {"g0": "board1", "g1": "board1", "g2": "board2"}
+    shown = [row.model_copy(update={"unit": boards.get(row.id)}) for row in directory.inspections]
+    run = run_of(ad_pl, tmp_path, directory=replace(directory, inspections=tuple(shown)))
+
+    metrics = evaluate(model(Scripted()), "one_shot", ["test"], run)["test"]
+
+    # Two boards, and the test image of g3, of which nothing is known.
+    assert (metrics.groups, metrics.units) == (4, 3)
+
+
+def test_the_yes_probability_is_kept(ad_pl: Path, tmp_path: Path) -> None:
+    class Sure(Scripted):
+        def __call__(self, rows: list[dict[str, Any]], /) -> list[Reply]:
+            return [reply._replace(yes_probability=0.75) for reply in super().__call__(rows)]
+
+    for _ in range(2):
+        [measured] = measure(model(Sure()), "one_shot", ["test"], run_of(ad_pl, tmp_path)).values()
+
+        assert {row.yes_probability for row in measured.predictions} == {0.75}
+    assert {line["yes_probability"] for line in lines(tmp_path)} == {0.75}

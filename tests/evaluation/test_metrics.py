@@ -82,7 +82,8 @@ def test_only_open_questions_have_no_accuracy() -> None:
 def test_json_has_the_fields_of_the_design() -> None:
     names = {"accuracy", "accuracy_by_level", "accuracy_macro", "acc_g", "acc_g_by_level", "unreadable", "questions"}
     names |= {"balanced_accuracy", "f1", "missing", "doubled", "incomplete", "group_sizes", "acc_g_by_size", "units"}
-    names |= {"groups", "majority_accuracy", "sbert", "mle_rule", "intervals", "open"}
+    names |= {"groups", "majority_accuracy", "sbert", "mle_rule", "intervals", "open", "calibration", "mmad"}
+    names |= {"mle", "mle_unscored", "unanswered"}
 
     assert set(compute_metrics(PREDICTIONS).as_json()) == names
 

@@ -12,7 +12,14 @@ from rich.console import Console
 from sage_trl.errors import DataError
 from sage_trl.evaluation.demo_summary import STAGES, demo_summary, write_demo_summary
 from sage_trl.evaluation.predictions import SETTINGS, results_key
-from sage_trl.evaluation.report import merge_metrics, print_table, read_metrics, results_table
+from sage_trl.evaluation.report import (
+    FIGURE_COLUMNS,
+    figure_cells,
+    merge_metrics,
+    print_table,
+    read_metrics,
+    results_table,
+)
 from sage_trl.storage import read_json, write_json
 
 CONTROLS = [("sfe", "blank_image"), ("sfe", "no_facts")]
@@ -73,9 +80,19 @@ def test_table_shows_fractions_as_percentages() -> None:
 
     first, second = [line for line in console.export_text().splitlines() if "_shot" in line]
     assert [cell.strip() for cell in first.strip("│").split("│")] == (
-        ["sfe", "one_shot", "80.0", "70-90", "90.0", "-", "-", "80.0", "25.0", "50.0", "3", "3.00", "40", "-", "-", "-"]
+        ["sfe", "one_shot", "80.0", "70-90", "90.0", "-", "-", "80.0", "25.0", "50.0", "3", "3.00", "40", *"-----"]
     )
     assert [cell.strip() for cell in second.strip("│").split("│")][2] == "-"
+
+
+@pytest.mark.parametrize(
+    ("mle", "unscored", "cell"), [(3.456, 0, "3.46"), (3.456, 2, "3.46 (2 unscored)"), (None, 8, "- (8 unscored)")]
+)
+def test_scores_of_a_model_say_how_many_are_lacking(mle: float | None, unscored: int, cell: str) -> None:
+    scores = None if mle is None else {"type": 4.0, "location": 3.0, "logic": 2.0, "mean": mle}
+
+    cells = figure_cells({**figures(), "mle": scores, "mle_unscored": unscored})
+    assert dict(zip(FIGURE_COLUMNS, cells, strict=True))["MLE"] == cell
 
 
 def test_a_table_is_printed_whole_on_a_narrow_terminal(capsys: pytest.CaptureFixture[str]) -> None:

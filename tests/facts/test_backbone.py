@@ -23,6 +23,7 @@ from sage_trl.facts.writer import FilledWriter, Part
 from sage_trl.storage import file_sha256
 from tests.conftest import REPOSITORY
 from tests.facts.conftest import FACTS, part
+from tests.warm import run_warm
 
 Run = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
@@ -34,7 +35,7 @@ def environment() -> dict[str, str]:
 
 def finish(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(REPOSITORY / "tools" / "generate_facts.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment())
+    return run_warm(command, env=environment())
 
 
 @pytest.fixture

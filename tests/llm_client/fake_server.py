@@ -35,6 +35,12 @@ FAULTS = (
     "score 4.5",
     "error object",
 )
+REFUSALS = {
+    "max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
+    "instead.",
+    "temperature": "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is "
+    "supported.",
+}
 NOT_CHARGED = ("429", "429 with Retry-After", "500")
 REASONS = {
     200: "OK",
@@ -58,6 +64,11 @@ def content_hash(body: dict[str, Any]) -> str:
 def true_scores(digest: str) -> dict[str, int]:
     """The scores that this server gives."""
     return {name: 1 + int(digest[i], 16) % 5 for i, name in enumerate(("type", "location", "logic"))}
+
+
+def says_yes(digest: str) -> bool:
+    """Whether this server, as a model under test, answers a question with yes."""
+    return int(digest[0], 16) % 2 == 1
 
 
 class FakeServer:
@@ -85,6 +96,14 @@ class FakeServer:
             "batches": len(self.batches),
         }
 
+    def refusal(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        """What a model that does not take some parameter, or some word, says for free."""
+        refused = next((name for name in self.options.refuses if name in body), None)
+        if refused:
+            return {"error": {"message": REFUSALS[refused], "param": refused}}
+        word = self.options.refuses_word
+        return {"error": {"message": "against our policy"}} if word and word in json.dumps(body) else None
+
     def completion(self, body: dict[str, Any], fault: str | None) -> bytes:
         """Charge for a request and make its answer."""
         digest = content_hash(body)
@@ -103,6 +122,8 @@ class FakeServer:
         if schema.startswith(AUTHORED):
             reply = authored_reply(body, schema, fault, self.options.says)
             written = json.dumps(reply, ensure_ascii=not self.options.raw_text)
+        if self.options.inspects and body["messages"][0]["role"] == "user":
+            written = "Yes, a scratch." if says_yes(digest) else "No, nothing is wrong."
         text = "Sure! I would say 4, 4 and 5." if fault == "garbage" else written
         message = {"role": "assistant", "content": text, "refusal": None}
         choices = [{"index": 0, "finish_reason": "stop", "message": message}]
@@ -123,6 +144,9 @@ class FakeServer:
             return
         if self.options.no_schema and "response_format" in body:
             answer(writer, 400, b'{"error": {"message": "response_format is not supported"}}')
+            return
+        if refusal := self.refusal(body):
+            answer(writer, 400, json.dumps(refusal).encode())
             return
         fault = self.random.choice(FAULTS) if self.random.random() < self.options.faults else None
         if fault:
@@ -164,12 +188,13 @@ class FakeServer:
             asked = json.loads(line)
             self.received[content_hash(asked["body"])] += 1
             fault = self.random.choice(FAULTS[5:]) if self.random.random() < self.options.faults else None
-            content = self.completion(asked["body"], fault)
+            refusal = self.refusal(asked["body"])
+            content = json.dumps(refusal).encode() if refusal else self.completion(asked["body"], fault)
             try:
                 reply = json.loads(content)
             except ValueError:
                 reply = content.decode()
-            response = {"status_code": 200, "request_id": "r", "body": reply}
+            response = {"status_code": 400 if refusal else 200, "request_id": "r", "body": reply}
             output = {"id": "x", "custom_id": asked["custom_id"], "response": response, "error": None}
             lines.append(json.dumps(output, ensure_ascii=not self.options.raw_text))
         self.files[f"out-{number}"] = {"described": None, "content": "\n".join(lines).encode()}
@@ -234,6 +259,9 @@ async def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--status", default="", help="STATUS:BODY, the answer to everything")
     parser.add_argument("--no-schema", action="store_true")
+    parser.add_argument("--refuses", nargs="*", default=[], choices=REFUSALS, help="parameters that the model lacks")
+    parser.add_argument("--refuses-word", default="", help="requests that hold this are refused")
+    parser.add_argument("--inspects", action="store_true", help="answer a chat without a system message yes or no")
     parser.add_argument("--raw-text", action="store_true", help="write letters beyond ASCII as they are, not escaped")
     parser.add_argument("--says", default="", help="added to every rationale")
     server = await asyncio.start_server(FakeServer(parser.parse_args()).serve, "127.0.0.1", 0, limit=1 << 24)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
@@ -18,6 +17,7 @@ from sage_trl.models.encoding import encode_prompts
 from sage_trl.models.parts import POLICY_ADAPTER, set_trainable_parts
 from tests.conftest import REPOSITORY, row
 from tests.models.stock_checkpoints import BUILDERS, save_stock
+from tests.warm import run_warm
 
 PARTS = ["projector", "fusion", "language_model"]
 FUSION = {"num_selected_patches": 2, "fusion_num_heads": 4}
@@ -72,7 +72,8 @@ def test_an_adapter_comes_back_on_its_base_with_fusion_and_projector(name, tmp_p
 def test_an_adapter_comes_back_in_a_fresh_process(tmp_path):
     adapted, processor = make_adapter(tmp_path)
     arguments = [sys.executable, "-c", RELOAD, str(tmp_path / "adapter"), str(tmp_path / "logits.pt")]
-    subprocess.run(arguments, cwd=REPOSITORY, check=True, capture_output=True)
+    result = run_warm(arguments, cwd=REPOSITORY)
+    assert result.returncode == 0, result.stderr
     expected = adapted(**encode_prompts(processor, rows())).logits
     assert torch.allclose(torch.load(tmp_path / "logits.pt"), expected, atol=1e-5)
 
@@ -178,7 +179,7 @@ def test_the_base_s_commit_is_noted_and_used_again(tmp_path):
         (repository / "refs" / branch).write_text(commit)
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
     arguments = [sys.executable, "-c", FROM_HUB, str(tmp_path / "adapter")]
-    result = subprocess.run(arguments, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    result = run_warm(arguments, cwd=REPOSITORY, env=environment)
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["revision"] == "a" * 40
     assert result.stdout.split()[-1] == "a" * 40

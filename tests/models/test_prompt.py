@@ -24,6 +24,15 @@ def test_facts_are_placeholders_text_or_nothing(fact_use, shown):
     assert question == "Is it whole?\nAnswer Yes or No first, then give the reason."
 
 
+def test_options_are_chosen_by_letter() -> None:
+    options = "Where is it?\nA. At the top.\nB. Nowhere."
+    [asked, _, then] = question_messages("Is it whole?", [(options, "A. At the top.")])
+    assert asked["content"] == f"{options}\nAnswer with the letter of the right option first, then give the reason."
+    assert then["content"] == "Is it whole?\nAnswer Yes or No first, then give the reason."
+    [initial] = question_messages("Is vitamin\nB. Braun's?")
+    assert initial["content"].endswith("Answer Yes or No first, then give the reason.")
+
+
 def test_hard_facts_are_read_by_the_plain_model_alone(tiny):
     model, processor = tiny
     batch = encode_prompts(processor, [row(0)], facts="hard")

@@ -11,16 +11,12 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.planning.conftest import write_recipe
+from tests.warm import run_warm
 
 
 def plan(recipe, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / "tools" / "train.py"), str(recipe), "--plan", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
-        check=False,
-    )
+    command = [sys.executable, REPOSITORY / "tools" / "train.py", recipe, "--plan", *map(str, arguments)]
+    return run_warm(command, env={**os.environ, "COLUMNS": "120"})
 
 
 def figures(stdout: str) -> dict[str, list[str]]:

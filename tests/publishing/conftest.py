@@ -14,6 +14,7 @@ from sage_trl.run_record import PartParameters, RunRecord, TrainingData, Trainin
 from sage_trl.storage import write_json
 from tests.conftest import REPOSITORY
 from tests.publishing.hub_server import TOKEN, FakeHub, running_hub
+from tests.warm import run_warm
 
 TOOL = REPOSITORY / "tools" / "publish.py"
 # huggingface_hub waits up to 23 seconds between its tries.
@@ -45,15 +46,8 @@ def publish(hub: FakeHub, tmp_path: Path) -> Publish:
     """Runs `tools/publish.py` against the hub, in `tmp_path`; keywords change its environment, None unsets."""
 
     def run(*arguments: object, url: str = "", **changes: str | None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", WITHOUT_WAITING, str(TOOL), *map(str, arguments)],
-            cwd=tmp_path,
-            env=hub_environment(url or hub.url, tmp_path, **changes),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        command = [sys.executable, "-c", WITHOUT_WAITING, TOOL, *map(str, arguments)]
+        return run_warm(command, cwd=tmp_path, env=hub_environment(url or hub.url, tmp_path, **changes))
 
     return run
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 
 import pytest
@@ -13,6 +12,7 @@ from sage_trl.errors import DataError
 from sage_trl.publishing.card import CardFacts, render_card
 from tests.conftest import picture
 from tests.publishing.conftest import hub_environment, run_record
+from tests.warm import run_warm
 
 PROMPTING = {"facts": "fusion", "reference_in_prompt": False}
 FIGURES = {
@@ -104,15 +104,7 @@ def test_the_usage_snippet_runs_on_what_was_published(finished_run, hub, publish
     for name, seed in (("part.png", 1), ("good_part.png", 2)):
         picture(seed).save(elsewhere / name)
     (elsewhere / "use.py").write_text(code)
-    ran = subprocess.run(
-        [sys.executable, "use.py"],
-        cwd=elsewhere,
-        env=hub_environment(hub.url, elsewhere),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-    )
+    ran = run_warm([sys.executable, "use.py"], cwd=elsewhere, env=hub_environment(hub.url, elsewhere))
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip(), "no reply"
     assert hub.counts["/resolve/"], "nothing was downloaded"

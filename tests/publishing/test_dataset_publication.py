@@ -22,6 +22,7 @@ from tests.conftest import REPOSITORY
 from tests.evaluation.small_ad_pl import write_small_ad_pl
 from tests.publishing.conftest import WITHOUT_WAITING, hub_environment
 from tests.publishing.hub_server import TOKEN, Fault, Repository
+from tests.warm import run_warm
 
 Build = Callable[..., "subprocess.CompletedProcess[str]"]
 NAME = "me/plates"
@@ -34,15 +35,8 @@ def build(hub, tmp_path) -> Build:
 
     def run(*arguments: object, **changes: str | None) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", WITHOUT_WAITING, str(REPOSITORY / "tools" / "build_dataset.py")]
-        return subprocess.run(
-            [*command, *map(str, arguments)],
-            cwd=tmp_path,
-            env=hub_environment(hub.url, tmp_path, **changes),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        environment = hub_environment(hub.url, tmp_path, **changes)
+        return run_warm([*command, *map(str, arguments)], cwd=tmp_path, env=environment)
 
     return run
 
@@ -122,9 +116,8 @@ def test_the_datasets_library_alone_reads_it(build, hub, ad_pl, tmp_path):
         "      row['defects'][0]['box'], row['licence'])\n"
     )
     environment = hub_environment("http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1")
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
+    result = run_warm([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+    assert result.returncode == 0, result.stderr
     assert result.stdout.split("\n")[0] == "4 g3 (16, 16) None True [0.1, 0.1, 0.3, 0.3] CC0"
 
 

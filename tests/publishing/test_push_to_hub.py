@@ -18,6 +18,7 @@ from tests.conftest import REPOSITORY
 from tests.publishing.conftest import hub_environment
 from tests.publishing.hub_server import TOKEN, Fault, Repository
 from tests.tools.test_train import run, write_recipe
+from tests.warm import run_warm
 
 HUB_BASE = "acme/base-vlm"
 
@@ -38,15 +39,8 @@ def dataset(tmp_path_factory) -> Path:
 
 
 def train(recipe: Path, url: str, home: Path, *overrides: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / "tools" / "train.py"), str(recipe), *overrides],
-        env=hub_environment(url, home, **changes),
-        cwd=home,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    command = [sys.executable, REPOSITORY / "tools" / "train.py", recipe, *overrides]
+    return run_warm(command, env=hub_environment(url, home, **changes), cwd=home)
 
 
 def read_record(output: Path) -> RunRecord:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.evaluation.small_ad_pl import write_small_ad_pl
+from tests.warm import run_warm
 
 TOOL = REPOSITORY / "tools" / "review.py"
 
@@ -25,7 +26,7 @@ def ad_pl(tmp_path: Path) -> Path:
 def review(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the tool to its end."""
     command = [sys.executable, str(TOOL), *map(str, arguments)]
-    return subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False, timeout=60)
+    return run_warm(command, env=_environment())
 
 
 class RunningReview:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sage_trl.models.tiny import TinySize, build_tiny_internvl
 from tests.evaluation.small_ad_pl import write_small_ad_pl
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -19,6 +20,17 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 def ad_pl(tmp_path: Path) -> Path:
     """An AD-PL directory of five groups, see `write_small_ad_pl`."""
     return write_small_ad_pl(tmp_path / "ad_pl")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved tiny model with random weights."""
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    size = TinySize(image_size=32, vision_layers=1, text_layers=1, vision_width=32, text_width=32)
+    made, processor = build_tiny_internvl(["Is the part scratched? Yes, a scratch.", "No, fine."] * 3, size)
+    made.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture

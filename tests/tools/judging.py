@@ -18,6 +18,7 @@ from sage_trl.judge.prompts import Judgement
 from tests.conftest import REPOSITORY
 from tests.llm_client.conftest import Served
 from tests.llm_client.fake_server import content_hash, true_scores
+from tests.warm import run_warm
 
 KEY = "sk-planted-0123456789abcdef"
 PRICES = ("--price-input", "2.5", "--price-output", "10")
@@ -40,7 +41,7 @@ def start(dataset: Path, server: Served | str, *options: str | Path) -> subproce
 
 def score(dataset: Path, server: Served | str, *options: str | Path) -> subprocess.CompletedProcess[str]:
     asked = command(dataset, server, *options)
-    return subprocess.run(asked, env=environment(), text=True, capture_output=True, timeout=600, check=False)
+    return run_warm(asked, env=environment())
 
 
 def wait_for_requests(server: Served, process: subprocess.Popen[str], more_than: int) -> None:

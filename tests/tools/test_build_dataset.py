@@ -10,6 +10,7 @@ import pytest
 
 from sage_trl.data.dataset import read_ad_pl
 from sage_trl.data.fact_sets import read_facts
+from tests.warm import run_warm
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 SMALL = ["--groups", "train=4", "validation=2", "test=2", "unseen=2"]
@@ -17,7 +18,7 @@ SMALL = ["--groups", "train=4", "validation=2", "test=2", "unseen=2"]
 
 def run(tool: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(TOOLS / tool), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return run_warm(command)
 
 
 def refused(result: subprocess.CompletedProcess[str], said: str) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from sage_trl.models.checkpoints import load_pretrained
 from tests.conftest import REPOSITORY
 from tests.models.internvl2.released import write_released
+from tests.warm import run_warm
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "tools/convert_internvl2.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    return run_warm(command, cwd=REPOSITORY)
 
 
 def test_converts_what_load_pretrained_then_loads(tmp_path: Path) -> None:

@@ -11,22 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sage_trl.models.tiny import TinySize, build_tiny_internvl
 from sage_trl.storage import read_json, write_json
+from tests.data.sources.trees import grow
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "evaluate.py"
 RunTool = Callable[..., int]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved tiny model with random weights."""
-    directory = tmp_path_factory.mktemp("models") / "tiny"
-    size = TinySize(image_size=32, vision_layers=1, text_layers=1, vision_width=32, text_width=32)
-    made, processor = build_tiny_internvl(["Is the part scratched? Yes, a scratch.", "No, fine."] * 3, size)
-    made.save_pretrained(directory)
-    processor.save_pretrained(directory)
-    return directory
 
 
 @pytest.fixture
@@ -36,7 +25,12 @@ def arguments(model: Path, ad_pl: Path, tmp_path: Path) -> list[str]:
 
 
 def test_whole_path(
-    run_tool_file: RunTool, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_tool_file: RunTool,
+    arguments: list[str],
+    model: Path,
+    ad_pl: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     code = run_tool_file(
         "evaluate.py", *arguments, "--setting", "zero_shot", "one_shot", "--split", "test", "unseen", "--judge", "rule"
@@ -49,9 +43,37 @@ def test_whole_path(
     one_shot = metrics["tiny"]["one_shot"]
     assert (one_shot["questions"], one_shot["groups"], one_shot["majority_accuracy"]) == (8, 4, 0.5)
     assert 1 <= one_shot["mle_rule"]["mean"] <= 5
+    assert one_shot["calibration"]["questions"] == 8
+    assert one_shot["mmad"] is None
     shown = capsys.readouterr()
     assert "one_shot@unseen" in shown.out
     assert "metrics.json" in shown.out
+    assert read_json(tmp_path / "out" / "evaluation.json") == {
+        "version": 1,
+        "dataset": str(ad_pl),
+        "facts": str(ad_pl / "facts.jsonl"),
+        "seed": 0,
+        "splits": ["test", "unseen"],
+        "settings": ["zero_shot", "one_shot"],
+        "models": {"tiny": str(model)},
+    }
+
+
+def test_mmad_is_counted_by_its_own_protocol(
+    run_tool_file: RunTool, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = grow("mmad", tmp_path / "root")
+    dataset = tmp_path / "mmad"
+    built = ["--source", "mmad", "--root", tree.root, "--output", dataset]
+    assert run_tool_file("build_dataset.py", *built) == 0
+    asked = ["--dataset", dataset, "--output", tmp_path / "out", "--setting", "one_shot", "--max-new-tokens", "2"]
+
+    assert run_tool_file("evaluate.py", "--model", model, *asked, "--no-facts", "--mmad-protocol", "original") == 0
+
+    [entry] = read_json(tmp_path / "out" / "metrics.json")["tiny"].values()
+    assert entry["questions"] == 16
+    assert list(entry["mmad"]) == ["original"]
+    assert "MMAD" in capsys.readouterr().out
 
 
 def test_two_models_are_compared(

@@ -28,6 +28,7 @@ from tests.tools.judging import (
     wait_for_requests,
     written_scores,
 )
+from tests.warm import run_warm
 
 __all__ = ["serve"]
 Serve = Callable[..., Served]
@@ -95,14 +96,15 @@ def terminate_often(tmp_path: Path, serve: Serve, groups: int, times: int) -> No
     server = serve("--latency", "0.1")
     for number in range(times):
         received = sum(server.stats()["received"].values())
-        process = start(dataset, server, "--concurrency", "4")
+        # A time-out before the server has heard of a request would count as spent.
+        process = start(dataset, server, "--concurrency", "4", "--timeout", "60")
         wait_for_requests(server, process, received)
         process.send_signal(signal.SIGTERM if number % 2 == 0 else signal.SIGINT)
         code, said = ended(process)
         assert code == (143 if number % 2 == 0 else 130), said
         assert "Traceback" not in said
         assert Book(dataset / "judge.sqlite").states("claimed") == 0
-    assert score(dataset, server, "--concurrency", "8").returncode == 0
+    assert score(dataset, server, "--concurrency", "8", "--timeout", "60").returncode == 0
     stats = server.stats()
     assert set(stats["received"].values()) == {1} and len(stats["received"]) == groups * 20
     assert Book(dataset / "judge.sqlite").spent == stats["nano_usd"]
@@ -146,7 +148,7 @@ def test_a_cap_without_a_price_is_an_error(tmp_path: Path) -> None:
     dataset = write_judged_ad_pl(tmp_path / "d", 1)
     asked = [part for part in command(dataset, "http://127.0.0.1:9/v1", "--max-cost", "1") if part]
     asked = asked[: asked.index("--price-input")] + asked[asked.index("--price-input") + 4 :]
-    result = subprocess.run(asked, env=environment(), text=True, capture_output=True, timeout=60, check=False)
+    result = run_warm(asked, env=environment())
     assert result.returncode == 2 and "price of 'gpt-4o' is unknown" in result.stderr
 
 
@@ -342,9 +344,7 @@ def test_dry_run_sends_nothing_and_leaves_nothing(tmp_path: Path, serve: Serve) 
 def test_nobody_to_ask(tmp_path: Path, serve: Serve) -> None:
     dataset, server = write_judged_ad_pl(tmp_path / "d", 1), serve()
     asked = [part for part in command(dataset, server) if part != "--yes"]
-    result = subprocess.run(
-        asked, env=environment(), text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False
-    )
+    result = run_warm(asked, env=environment())
     assert result.returncode == 2 and "--yes" in result.stderr
     assert server.stats()["received"] == {}
 
@@ -353,10 +353,10 @@ def test_a_missing_key_is_told(tmp_path: Path) -> None:
     dataset = write_judged_ad_pl(tmp_path / "d", 1)
     asked = command(dataset, "https://api.openai.com/v1")
     without = {name: value for name, value in environment().items() if name != "OPENAI_API_KEY"}
-    result = subprocess.run(asked, env=without, text=True, capture_output=True, timeout=60, check=False)
+    result = run_warm(asked, env=without)
     assert result.returncode == 5 and "OPENAI_API_KEY is not set" in result.stderr
     asked.append("--dry-run")  # sends nothing, so needs none
-    result = subprocess.run(asked, env=without, text=True, capture_output=True, timeout=60, check=False)
+    result = run_warm(asked, env=without)
     assert result.returncode == 0 and "cost: about $" in result.stderr
 
 

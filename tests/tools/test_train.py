@@ -17,6 +17,7 @@ import yaml
 from sage_trl.errors import RecipeError
 from sage_trl.training import find_checkpoint
 from tests.conftest import REPOSITORY
+from tests.warm import run_warm
 
 TINY = {"image_size": 32, "vision_width": 16, "vision_layers": 1, "vision_heads": 2, "text_width": 32, "text_layers": 1}
 SETTINGS = {
@@ -44,7 +45,7 @@ def environment() -> dict[str, str]:
 
 
 def run(tool: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(tool, *arguments), capture_output=True, text=True, env=environment(), check=False)
+    return run_warm(command(tool, *arguments), env=environment())
 
 
 @pytest.fixture

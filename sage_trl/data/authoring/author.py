@@ -112,6 +112,7 @@ def make_inspection(
         reference_image=scene.reference_image,
         defects=scene.defects,
         questions=tuple(questions),
+        unit=scene.unit,
     )
 
 

@@ -155,7 +155,8 @@ class _Stages:
         for name, requests, parse, parser in stages:
             plan = make_plan(requests, parse, self._options.settings(parser), self._ledger)
             self._console.print(f"to ask for {name}: {len(plan.pending):,}", soft_wrap=True)
-            expected, worst, pending = expected + plan.expected, worst + plan.worst, pending + len(plan.pending)
+            expected, worst = expected + plan.estimate.expected, worst + plan.estimate.worst
+            pending += len(plan.pending)
         show_cost(expected, worst, self._ledger.spent(), prices, self._console)
         if self._options.dry_run:
             raise DryRunError("dry run: nothing was sent, nothing was written")

@@ -19,6 +19,7 @@ class Scene:
     test_image: str
     reference_image: str | None
     defects: tuple[Defect, ...]
+    unit: str | None = None
 
     @property
     def types(self) -> tuple[str, ...]:

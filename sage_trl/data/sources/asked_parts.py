@@ -65,7 +65,7 @@ def asked_parts(
                 dataset=group.dataset,
                 category=group.photo.category,
                 split=split,
-                unit=group.photo.unit,
+                unit=group.photo.physical_unit,
                 test=group.photo.path,
                 reference=None if options.pairing == "none" else group.photo.reference,
                 defects=defects[group.photo.path],

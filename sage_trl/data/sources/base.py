@@ -26,7 +26,7 @@ class Part:
         dataset: value of the `dataset` field; a source may write more than one.
         category: kind of part.
         split: train, validation, test or unseen.
-        unit: physical unit; all parts of a unit are in one split.
+        unit: the physical object it shows (a board, one part), where the source tells; all its parts are in one split.
         test: picture to inspect: RGB, or a file below the source's root that can be used as it is.
         reference: picture of a good part of the same kind as `test`, or None.
         defects: the true defects, empty for a normal part.
@@ -38,7 +38,7 @@ class Part:
     dataset: str
     category: str
     split: str
-    unit: str
+    unit: str | None
     test: Image.Image | Path
     reference: Image.Image | Path | None
     defects: tuple[Defect, ...]

@@ -114,10 +114,10 @@ def _read_photo(path: Path, root: Path, category: str, annotation: Path | None, 
             regions = tuple(_regions(annotation, size, faults))
     types = tuple(dict.fromkeys(kind for kind, _ in regions))
     found = PLACE.search(path.stem)
-    unit = NO_PLACE if found is None else found["place"]
+    place = None if found is None else found["place"]
     name = name_of(path, root)
     label = types[0] if types else NORMAL
-    return Photo(name, path, category, label, unit, regions=regions, types=types)
+    return Photo(name, path, category, label, place or NO_PLACE, regions=regions, types=types, physical_unit=place)
 
 
 def _regions(path: Path, size: tuple[int, int] | None, faults: FaultList) -> Iterator[tuple[str, Region]]:

@@ -113,7 +113,8 @@ def _read_file(path: Path, root: Path, language: Language, faults: FaultList) ->
             label = "anomaly"
         category = PurePosixPath(entry.test_image).parts[0] if folders else entry.domain
         name = name_of(test, folder)
-        photo = Photo(name, test, category, label, name, reference=reference)
+        # Montages of all levels, and their views, show one object.
+        photo = Photo(name, test, category, label, name, reference=reference, physical_unit=name)
         level = LEVEL_OF_PAIR_TYPE[entry.pair_type]
         yield Group(f"{name}/{level}", "manta", photo, level, tuple(questions))
 

@@ -14,7 +14,7 @@ One entry of `mmad.json`:
 
 Choices stay choices: the options stand in the question with their letters, the right one is the best answer and the
 others follow in their order, unranked; the verdict is null. Where the options are Yes and No, they are the answers and
-the verdict. An image's questions are up to three groups, by level. The reference is the first similar template, or with
+the verdict, and do not stand in the question. Options, right letter and MMAD's type of each question are kept. An image's questions are up to three groups, by level. The reference is the first similar template, or with
 `--pairing random` a random template. All of it is in the split `test`.
 """
 
@@ -34,7 +34,7 @@ from sage_trl.data.sources.base import Part, SourceOptions, root_of
 from sage_trl.data.sources.json_entries import Entry, image_of, read_entries
 from sage_trl.data.sources.photos import photo_by_folders
 from sage_trl.lexicon import read_verdict
-from sage_trl.records import Level, Question
+from sage_trl.records import Letter, Level, Question
 
 FILE = "mmad.json"
 Paths = Annotated[tuple[str, ...], Field(strict=False)]
@@ -46,7 +46,7 @@ class Choice(Entry):
 
     Question: Words
     Answer: Words
-    Options: dict[str, Words]
+    Options: dict[Letter, Words]
     type: Words
 
     @model_validator(mode="after")
@@ -143,4 +143,12 @@ def _question(number: int, choice: Choice) -> Question:
         text = "\n".join([choice.Question, *lettered.values()])
         wrong = [line for letter, line in lettered.items() if letter != choice.Answer]
         answers, verdict = (lettered[choice.Answer], *wrong), None
-    return Question(id=f"q{number}", question=text, verdict=verdict, answers=answers)
+    return Question(
+        id=f"q{number}",
+        question=text,
+        verdict=verdict,
+        answers=answers,
+        options=choice.Options,
+        choice=choice.Answer,
+        type=choice.type,
+    )

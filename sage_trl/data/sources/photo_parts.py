@@ -137,7 +137,7 @@ def _part(dataset: str, split: str, photo: Photo, picked: Photo | None, seen: Se
         dataset=dataset,
         category=photo.category,
         split=split,
-        unit=photo.unit,
+        unit=photo.physical_unit,
         test=photo.path if photo.load is None else _decoded(photo),
         reference=reference,
         defects=seen.defects,

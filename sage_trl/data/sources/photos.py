@@ -41,6 +41,7 @@ class Photo:
         types: all its defect types.
         load: bytes of a photo that is no file.
         load_mask: bytes of its mask, if that is no file.
+        physical_unit: the object it shows, where the layout tells which photos show the same one.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Photo:
     types: tuple[str, ...] = ()
     load: Callable[[], bytes] | None = None
     load_mask: Callable[[], bytes] | None = None
+    physical_unit: str | None = None
 
     def read(self) -> bytes:
         """Bytes of the image file."""

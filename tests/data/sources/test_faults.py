@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from sage_trl.errors import DataError
 from tests.conftest import REPOSITORY
 from tests.data.sources.faults import LOCAL, WHOLE
 from tests.data.sources.trees import Tree, grow, save_rows
+from tests.warm import run_warm
 
 KINDS = {source: {**faults, **WHOLE.get(source, {})} for source, faults in LOCAL.items()}
 CASES = [(source, kind) for source, kinds in sorted(KINDS.items()) for kind in kinds]
@@ -83,7 +83,7 @@ def test_through_the_command_line(source: str, tmp_path: Path) -> None:
     named = [LOCAL[source][kind](tree) for kind in ("truncated", "no_bytes", "bomb")]
     tool = [sys.executable, str(REPOSITORY / "tools/build_dataset.py"), "--source", source]
     command = [*tool, "--root", str(tree.root), "--output", str(tmp_path / "out")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    result = run_warm(command)
     assert result.returncode == 2, result.stderr
     assert "error: 3 faults in " in result.stderr and "Traceback" not in result.stderr
     assert all(one in result.stderr for one in named)

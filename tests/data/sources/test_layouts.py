@@ -218,14 +218,25 @@ def test_mmad_by_hand(tree: Tree) -> None:
     name = "DS-MVTec/bottle/image/broken_large/001"
     (asked,) = parts[f"{name}/standard_comparison"].questions
     assert asked.verdict is True and asked.answers == ("Yes.", "No.")
+    assert (asked.choice, asked.options) == ("A", {"A": "Yes.", "B": "No."})
     part = parts[f"{name}/defect_identification"]
     (asked,) = part.questions
     assert asked.question == "Where is it?\nA. At the top.\nB. Nowhere.\nC. On the left.\nD. On the right."
     assert asked.verdict is None
+    assert (asked.choice, asked.type, asked.options["C"]) == ("C", "Defect Localization", "On the left.")
     assert asked.answers == ("C. On the left.", "A. At the top.", "B. Nowhere.", "D. On the right.")
     assert part.defects[0].type == "large break" and part.defects[0].box == pytest.approx(HIT)
     assert {part.reference.stem for part in parts.values()} == {"000"}
     assert {part.reference.stem for part in parts_of("mmad", tree.root, pairing="random")} == {"002", "003"}
+
+
+def test_units_where_the_layout_tells_them(tmp_path: Path) -> None:
+    units = {source: parts_of(source, grow(source, tmp_path / source).root) for source in ("mvtec", "manta", "mmad")}
+    assert {part.unit for part in [*units["mvtec"], *units["mmad"]]} == {None}
+    # Three questions' levels on each of four montages.
+    assert {part.unit for part in units["manta"]} == {part.name.rpartition("/")[0] for part in units["manta"]}
+    labelme = parts_of("labelme", grow("labelme", tmp_path / "labelme").root)
+    assert len({part.unit for part in labelme}) == 5
 
 
 def test_rows_by_hand(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The report: one HTML file from the folders that evaluation, training and ablation write."""

@@ -1,0 +1,36 @@
+"""Under what a model was measured, as the keys of `metrics.json` say it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, get_args
+
+from sage_trl.evaluation.predictions import Control
+
+_CONTROLS = frozenset(get_args(Control))
+
+
+class Condition(NamedTuple):
+    """Setting, split and control; the inverse of `results_key`."""
+
+    setting: str
+    split: str
+    control: str | None
+
+    @classmethod
+    def of_key(cls, key: str) -> Condition:
+        """Read a key of `metrics.json`: `one_shot`, `one_shot@unseen`, `one_shot+blank_image`."""
+        place, _, control = key.rpartition("+")
+        if control not in _CONTROLS:
+            place, control = key, ""
+        setting, _, split = place.partition("@")
+        return cls(setting, split or "test", control or None)
+
+    @property
+    def input_name(self) -> str:
+        """What the model was shown, without the split: `one-shot`, `one-shot, blank image`."""
+        return input_name(self.setting, self.control)
+
+
+def input_name(setting: str, control: str | None) -> str:
+    """Setting and control in words."""
+    return ", ".join(filter(None, [setting.replace("_", "-"), (control or "").replace("_", " ")]))

@@ -1,0 +1,129 @@
+"""Reads what an evaluation left in its output directory, as far as it is there."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sage_trl.evaluation.predictions import PREDICTIONS_FILE, Prediction
+from sage_trl.evaluation.report import COMPARISONS_FILE, METRICS_FILE, Results, read_metrics
+from sage_trl.records import iterate_records, parse_record
+from sage_trl.reporting.artefacts import (
+    EVIDENCE_FILE,
+    JUDGEMENTS_FILE,
+    MANIFEST_FILE,
+    Evidence,
+    Judgement,
+    Manifest,
+)
+from sage_trl.reporting.conditions import Condition
+from sage_trl.reporting.folders import EvaluationFolder
+from sage_trl.storage import read_json
+
+
+class Place(NamedTuple):
+    """Which reply: one model's to one question under one condition."""
+
+    model: str
+    condition: Condition
+    group_id: str
+    question_id: str
+
+
+class GroupPlace(NamedTuple):
+    """Which look of a model at a group's images."""
+
+    model: str
+    condition: Condition
+    group_id: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One output directory of `tools/evaluate.py`; model names are those that the report shows.
+
+    `dataset` and `facts` are where they were when it was run, None where nothing says so.
+    """
+
+    path: Path
+    dataset: Path | None
+    facts: Path | None
+    results: Results
+    comparisons: Sequence[Mapping[str, Any]]
+    replies: Mapping[Place, Prediction]
+    judgements: Mapping[Place, Sequence[Judgement]]
+    evidence: Mapping[GroupPlace, Evidence]
+
+    @property
+    def models(self) -> list[str]:
+        """All models that it measured, in the order it did."""
+        return list(dict.fromkeys([*self.results, *(place.model for place in self.replies)]))
+
+
+def read_evaluations(folders: Sequence[EvaluationFolder]) -> list[Evaluation]:
+    """Read the output directories; a model name that several of them have gets its directory's name added.
+
+    Raises:
+        DataError: a file there is damaged.
+    """
+    read = [_read(folder) for folder in folders]
+    owners = Counter(model for evaluation in read for model in evaluation.models)
+    return [_renamed(evaluation, {model for model, count in owners.items() if count > 1}) for evaluation in read]
+
+
+def _read(folder: EvaluationFolder) -> Evaluation:
+    path = folder.path
+    manifest = None
+    if (path / MANIFEST_FILE).is_file():
+        manifest = parse_record(Manifest, read_json(path / MANIFEST_FILE), path / MANIFEST_FILE)
+    judgements: defaultdict[Place, list[Judgement]] = defaultdict(list)
+    for row in _records(Judgement, path / JUDGEMENTS_FILE):
+        judgements[_place(row)].append(row)
+    return Evaluation(
+        path=path,
+        dataset=folder.dataset if manifest is None else Path(manifest.dataset),
+        facts=None if manifest is None or manifest.facts is None else Path(manifest.facts),
+        results=read_metrics(path / METRICS_FILE) if (path / METRICS_FILE).is_file() else {},
+        comparisons=read_json(path / COMPARISONS_FILE) if (path / COMPARISONS_FILE).is_file() else [],
+        # A later line of the same question is of a model trained anew under the same name.
+        replies={_place(row): row for row in _records(Prediction, path / PREDICTIONS_FILE)},
+        judgements=dict(judgements),
+        evidence={_group_place(row): row for row in _records(Evidence, path / EVIDENCE_FILE)},
+    )
+
+
+def _records(kind: Any, path: Path) -> list[Any]:
+    return [record for _, record in iterate_records(kind, path)] if path.is_file() else []
+
+
+def _place(row: Prediction | Judgement) -> Place:
+    return Place(row.model, Condition(row.setting, row.split, row.control), row.group_id, row.question_id)
+
+
+def _group_place(row: Evidence) -> GroupPlace:
+    return GroupPlace(row.model, Condition(row.setting, row.split, row.control), row.group_id)
+
+
+def _renamed(evaluation: Evaluation, shared: set[str]) -> Evaluation:
+    if not shared.intersection(evaluation.models):
+        return evaluation
+
+    def name(model: str) -> str:
+        return f"{model} ({evaluation.path.name})" if model in shared else model
+
+    return Evaluation(
+        path=evaluation.path,
+        dataset=evaluation.dataset,
+        facts=evaluation.facts,
+        results={name(model): found for model, found in evaluation.results.items()},
+        comparisons=[
+            {**entry, "first": name(entry["first"]), "second": name(entry["second"])}
+            for entry in evaluation.comparisons
+        ],
+        replies={place._replace(model=name(place.model)): row for place, row in evaluation.replies.items()},
+        judgements={place._replace(model=name(place.model)): rows for place, rows in evaluation.judgements.items()},
+        evidence={place._replace(model=name(place.model)): row for place, row in evaluation.evidence.items()},
+    )

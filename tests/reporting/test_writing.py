@@ -1,0 +1,195 @@
+"""What a report is made from: runs that are recognised, parts that are missing, and files that are damaged."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sage_trl.errors import DataError
+from sage_trl.evaluation.predictions import results_key
+from sage_trl.reporting.conditions import Condition
+from sage_trl.reporting.folders import find_runs
+from sage_trl.reporting.writing import ReportOptions, write_report
+from sage_trl.storage import file_sha256, read_json, write_json, write_jsonl
+from tests.evaluation.small_ad_pl import write_small_ad_pl
+from tests.reporting.made_runs import evidence, write_evaluation, write_training
+from tests.reporting.parsed_page import ParsedPage
+
+
+def written(tmp_path: Path, *runs: Path, **options) -> ParsedPage:
+    output = tmp_path / "report.html"
+    write_report(ReportOptions(runs=runs, output=output, quiet=True, **options))
+    return ParsedPage.read(output)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        Condition("one_shot", "test", None),
+        Condition("zero_shot", "unseen", "blank_image"),
+        Condition("one_shot", "a+b", None),
+        Condition("one_shot", "a+b", "no_facts"),
+    ],
+)
+def test_keys_of_results_are_read_back(condition):
+    assert Condition.of_key(results_key(*condition)) == condition
+
+
+def test_runs_are_found_in_a_folder_and_once(demo):
+    found = find_runs([demo, demo / "evaluation", demo / "sfe"])
+
+    assert [folder.path.name for folder in found.evaluations] == ["evaluation"]
+    assert found.evaluations[0].dataset == demo / "data"
+    assert [path.name for path in found.trainings] == ["edpo", "sfe"]
+
+
+def test_a_training_alone_says_what_is_missing(tmp_path):
+    page = written(tmp_path, write_training(tmp_path / "sfe", "loss"))
+
+    assert page.tables == [] and [a["id"] for tag, a in page.elements if tag == "section" and "id" in a] == ["training"]
+    assert "No evaluation was given: name an output directory of tools/evaluate.py as well." in page.text()
+    assert all(attributes.get("type") for attributes, _ in page.scripts)  # no gallery, no script
+
+
+def test_a_stopped_evaluation_is_shown_as_far_as_it_went(demo, tmp_path):
+    evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
+    for name in ("metrics.json", "judgements.jsonl", "evidence.jsonl", "comparisons.json"):
+        (evaluation / name).unlink()
+    page = written(tmp_path, evaluation)
+
+    assert len(page.data("index")["items"]) == 5
+    text = page.text()
+    assert "has replies and no metrics.json: its evaluation was stopped; run it again" in text
+    assert "tools/evaluate.py --judge writes it" in text and "tools/evaluate.py --evidence writes it" in text
+
+
+def test_a_dataset_that_is_gone_leaves_the_tables(demo, tmp_path):
+    evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
+    write_json(evaluation / "evaluation.json", read_json(evaluation / "evaluation.json") | {"dataset": "/gone/ad_pl"})
+
+    page = written(tmp_path, evaluation)
+    assert "no longer at ad_pl: give --dataset DIR" in page.text()
+    assert len(page.tables) == 5 and page.groups() == []
+    assert len(written(tmp_path, evaluation, dataset=demo / "data").groups()) == 3
+
+
+def test_answered_groups_that_the_dataset_lacks_are_counted(demo, tmp_path):
+    other = write_small_ad_pl(tmp_path / "other")
+    rows = (other / "ad_pl.jsonl").read_text().replace('"id": "g0"', '"id": "renamed"')
+    (other / "ad_pl.jsonl").write_text(rows)
+    digest = file_sha256(other / "ad_pl.jsonl")
+    write_json(other / "dataset.json", read_json(other / "dataset.json") | {"sha256": digest})
+
+    page = written(tmp_path, demo / "evaluation", dataset=other)
+    assert "1 groups that were answered are not in the dataset small" in page.text()
+    assert [group["id"] for group in page.groups()] == ["g1", "g2"]
+
+
+def test_models_of_one_name_are_told_apart(demo, tmp_path):
+    again = write_evaluation(tmp_path / "again", demo / "data")
+    page = written(tmp_path, demo / "evaluation", again)
+
+    names = ["alpha (evaluation)", "<b>beta</b> (evaluation)", "alpha (again)", "<b>beta</b> (again)"]
+    assert page.data("index")["models"] == names
+    assert page.data("index")["items"][0][-1] == "rrrrw-w-"
+
+
+def test_a_later_reply_counts(demo, tmp_path):
+    evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
+    lines = (evaluation / "predictions.jsonl").read_text()
+    first = lines.partition("\n")[0]
+    (evaluation / "predictions.jsonl").write_text(lines + first.replace("Yes, a scratch.", "Yes, anew.") + "\n")
+
+    assert written(tmp_path, evaluation).groups()[0]["questions"][0]["replies"][0]["text"] == "Yes, anew."
+
+
+def test_of_thousands_of_patches_the_most_attended_are_kept(demo, tmp_path):
+    evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
+    share = [0.0001] * 900 + [0.91] + [0.0] * 99
+    patches = [{"box": [0.0, 0.0, 0.1, 0.1], "similarity": None}] * 1000
+    row = evidence("alpha", "g0") | {"patches": patches, "facts": [{"text": "It shines.", "attention": share}]}
+    write_jsonl(evaluation / "evidence.jsonl", [row])
+
+    [found] = written(tmp_path, evaluation).groups()[0]["evidence"]
+    assert found["all"] == 1000 and len(found["patches"]) == 64
+    assert found["facts"][0]["attention"] == [0.0001] * 63 + [0.91]
+
+
+def test_an_ablation_gives_rows_and_sweeps(tmp_path):
+    def row(facts: int, patches: int, accuracy: float) -> dict:
+        figures = {"accuracy": accuracy, "acc_g": 0.25, "sbert": None, "mle_rule": 3.5}
+        return {
+            **{"arm": "sfe", "title": f"SFE, facts {facts}, patches {patches}", "setting": "one_shot", "split": "test"},
+            **{"grid": {"num_facts": facts, "num_selected_patches": patches}, "questions": 10, "groups": 2},
+            "figures": {name: {"mean": value, "interval": None} for name, value in figures.items()},
+        }
+
+    rows = [row(facts, patches, 0.5 + 0.1 * facts + 0.01 * patches) for facts in (1, 2) for patches in (4, 16)]
+    write_json(tmp_path / "sweep" / "table.json", {"version": 1, "title": "Figure 7", "seeds": [0, 1, 2], "rows": rows})
+
+    page = written(tmp_path, tmp_path / "sweep")
+    [table] = page.tables
+    assert table[1] == ["Measured here, Figure 7, split test, mean of 3 seeds"]
+    assert table[2] == ["SFE, facts 1, patches 4", *["–"] * 4, "64.0", "–", "25.0", "3.50 r"]
+    titles = [a["aria-label"] for _, a in page.elements if a.get("class") == "chart"]
+    assert titles == ["Accuracy, one-shot: Figure 7, test", "Score, one-shot: Figure 7, test"]
+    text = page.text()
+    assert "selected patches 4" in text and "selected patches 16" in text and "means over 3 seeds" in text
+
+
+def damaged(demo: Path, tmp_path: Path, name: str, content: str) -> Path:
+    run = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
+    (run / name).write_text(content)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("metrics.json", "[]", "is not {model: {setting: figures}}"),
+        ("predictions.jsonl", '{"key": 1}\n', "predictions.jsonl:1"),
+        ("judgements.jsonl", '{"model": "alpha", "type": 9}\n', "judgements.jsonl:1"),
+        ("evidence.jsonl", "{\n", "evidence.jsonl:1: not JSON"),
+        ("evaluation.json", '{"version": 2}', "evaluation.json"),
+        ("trainer_state.json", '{"log_history": 3}', "field 'log_history'"),
+        ("table.json", '{"title": "a"}', "table.json"),
+    ],
+)
+def test_damaged_files_are_named_and_the_old_report_stays(demo, tmp_path, name, content, expected):
+    run = damaged(demo, tmp_path, name, content)
+    (tmp_path / "report.html").write_text("before")
+
+    with pytest.raises(DataError, match="remedy") as raised:
+        written(tmp_path, run)
+    assert expected in str(raised.value)
+    assert (tmp_path / "report.html").read_text() == "before"
+
+
+def test_attention_that_does_not_fit_its_patches_is_refused(demo, tmp_path):
+    run = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
+    row = evidence("alpha", "g0")
+    row["facts"][1]["attention"] = [1.0]
+    write_jsonl(run / "evidence.jsonl", [row])
+
+    with pytest.raises(DataError, match=r"evidence.jsonl:1: .*1 shares of attention for 2 patches"):
+        written(tmp_path, run)
+
+
+@pytest.mark.parametrize(
+    ("run", "output", "expected"),
+    [
+        ("empty", "report.html", "holds no evaluation, training or ablation"),
+        ("nowhere", "report.html", "no such directory"),
+        ("demo", "empty", "cannot be written"),
+    ],
+)
+def test_mistakes_end_with_2_and_one_message(demo, tmp_path, run_tool, capsys, run, output, expected):
+    (tmp_path / "empty").mkdir()
+
+    assert run_tool(demo if run == "demo" else tmp_path / run, "--output", tmp_path / output, "--quiet") == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.startswith("error: ")
+    assert expected in shown.err and "remedy:" in shown.err
+    assert not (tmp_path / "report.html").exists()

@@ -1,0 +1,101 @@
+"""Runs the tools in processes that need not import torch, transformers and TRL first.
+
+That import takes about ten seconds of a core, and the tests start hundreds of processes. Here each is forked from one
+that has done it. It is a process of its own in all that a test can see: arguments, environment, directory, output, exit
+code. Tests that kill a process, or look at its start, use `subprocess` as ever.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from tests.warm_server import REPLY
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# What the libraries of `HUB_LIBRARIES`, and what all libraries, read while they are imported.
+_HUB = ("HF_", "HUGGING", "TRANSFORMERS_", "ACCELERATE_", "DATASETS_", "TRL_", "XDG_", "HOME")
+_ALL = ("OMP_", "MKL_", "TORCH", "PYTORCH_", "CUDA_", "LD_", "PYTHONWARNINGS", "PYTHONHASHSEED", "NUMEXPR_")
+
+
+def run_warm(
+    command: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+    timeout: float = 300,
+) -> subprocess.CompletedProcess[str]:
+    """As `subprocess.run(command, capture_output=True, text=True)`, for this Python with a script or `-c`.
+
+    Raises:
+        ValueError: something else is to be run.
+        subprocess.TimeoutExpired: it took too long, and was killed.
+    """
+    executable, *arguments = map(str, command)
+    if executable != sys.executable or (arguments[0].startswith("-") and arguments[0] != "-c"):
+        raise ValueError(f"{command} is no script for {sys.executable}")
+    environment = dict(os.environ if env is None else env)
+    if not _agree(environment, _ALL):
+        return subprocess.run(
+            command, env=environment, cwd=cwd, timeout=timeout, capture_output=True, text=True, check=False
+        )
+    server = _server("hub" if _agree(environment, _HUB) else "plain")
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = {name: Path(folder, name) for name in ("stdout", "stderr")}
+        for path in outputs.values():
+            path.touch()
+        request = {"arguments": arguments, "env": environment, "cwd": str(cwd or Path.cwd())}
+        request |= {name: str(path) for name, path in outputs.items()}
+        code = server.run(request, timeout)
+        texts = {name: path.read_text(encoding="utf-8") for name, path in outputs.items()}
+    if code is None:
+        raise subprocess.TimeoutExpired(list(command), timeout, texts["stdout"], texts["stderr"])
+    return subprocess.CompletedProcess(list(command), code, texts["stdout"], texts["stderr"])
+
+
+class _Server:
+    """One `tests/warm_server.py`; ends with this process, which closes its input."""
+
+    def __init__(self, libraries: str) -> None:
+        script = Path(__file__).with_name("warm_server.py")
+        self._process = subprocess.Popen(
+            [sys.executable, str(script), libraries],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])},
+        )
+        atexit.register(self._process.communicate)
+
+    def run(self, request: Mapping[str, object], timeout: float) -> int | None:
+        """The exit code as `subprocess` gives it; None after a time-out."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        replies = self._process.stdout.fileno()
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        (child,) = REPLY.unpack(os.read(replies, REPLY.size))
+        ended, _, _ = select.select([replies], [], [], timeout)
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+        (code,) = REPLY.unpack(os.read(replies, REPLY.size))
+        return code if ended else None
+
+
+_server = cache(_Server)
+
+
+def _agree(environment: Mapping[str, str], prefixes: tuple[str, ...]) -> bool:
+    """Whether all variables of these names are as in this process, and so as in the servers."""
+    return all(
+        environment.get(name) == os.environ.get(name)
+        for name in {*environment, *os.environ}
+        if name.startswith(prefixes)
+    )

@@ -1,0 +1,82 @@
+"""The process that tests/warm.py forks: it has the heavy libraries, and its copies become what is asked for."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import random
+import runpy
+import struct
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+REPLY = struct.Struct("q")  # first the process, then its exit code
+# Huge, and indifferent to the environment.
+PLAIN_LIBRARIES = (
+    *("torch._inductor.compile_fx", "torch.distributed.tensor", "bitsandbytes", "sklearn", "scipy.optimize", "pandas"),
+    *("pyarrow.dataset", "pydantic", "rich.progress", "openai", "PIL.Image", "tokenizers", "safetensors.torch"),
+)
+# These read HF_* variables while they are imported.
+HUB_LIBRARIES = ("peft", "trl", "datasets", "sage_trl.training", "sage_trl.evaluation.run")
+
+
+def main() -> None:
+    """Serve requests, one line of JSON each; a fork leaves the loop and becomes the process asked for."""
+    for name in PLAIN_LIBRARIES + (HUB_LIBRARIES if sys.argv[1] == "hub" else ()):
+        importlib.import_module(name)
+    gc.freeze()  # collecting would copy the pages that the processes share
+    requests, replies = os.fdopen(os.dup(0)), os.dup(1)
+    for line in requests:
+        process = os.fork()
+        if process == 0:
+            requests.close()
+            end(become(json.loads(line)))
+        os.write(replies, REPLY.pack(process))
+        os.write(replies, REPLY.pack(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])))
+
+
+def become(request: dict[str, Any]) -> int:
+    """Take over arguments, environment, directory and outputs, run the script or the `-c` code; the exit code."""
+    for descriptor, path in ((0, os.devnull), (1, request["stdout"]), (2, request["stderr"])):
+        opened = os.open(path, os.O_RDWR)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    random.seed()
+    script, *arguments = request["arguments"]
+    try:
+        if script == "-c":
+            sys.argv, sys.path[0] = ["-c", *arguments[1:]], ""
+            exec(compile(arguments[0], "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            sys.argv, sys.path[0] = [script, *arguments], str(Path(script).parent)
+            runpy.run_path(script, run_name="__main__")
+    except SystemExit as stopped:
+        if stopped.code is None or isinstance(stopped.code, int):
+            return stopped.code or 0
+        print(stopped.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def end(code: int) -> None:
+    """End as the interpreter does, except that it would take seconds to free every object of every library."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
