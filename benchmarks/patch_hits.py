@@ -2,19 +2,21 @@
 
 Over the defective pairs of a split: the share of the selected patches that touch a box of a defect, the same for the
 most distinct patch alone, the share of pairs where at least one does, and what patches drawn at random from the same
-images would get. 95% intervals are bootstraps over physical units, boards or parts. Below, the share of each selected
-patch by its rank.
+images would get. 95% intervals are over physical units, boards or parts; --by-unit shows the units one by one, for
+intervals say little where there are few. Below, the share of each selected patch by its rank.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -78,33 +80,49 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", required=True, metavar="DIR", help="models that fuse facts")
     parser.add_argument("--dataset", type=Path, required=True, metavar="DIR", help="AD-PL directory with facts")
     parser.add_argument("--split", default="test", metavar="NAME")
+    parser.add_argument("--by-unit", action="store_true", help="a row for each unit, without intervals")
     arguments = parser.parse_args()
     table, console = Table("", *COLUMNS), Console()
     for name in arguments.model:
         settings = read_inference_settings(name)
         find = EvidenceFinder(*load_pretrained(name), settings.reference_in_prompt)
         hits, units = measure(find, arguments.dataset, arguments.split)
-        label = f"{Path(name).name}, {len(hits)} pairs of {len(set(units))} units"
-        table.add_row(label, *_cells(hits[:, :3], units))
-        table.add_row("drawn at random", *_cells(hits[:, 3:6], units))
+        for label, chosen in _parts(units, by_unit=arguments.by_unit):
+            cells = _means if arguments.by_unit else partial(_intervals, units=units)
+            table.add_row(f"{Path(name).name}, {chosen.sum()} pairs of {label}", *cells(hits[chosen, :3]))
+            table.add_row("drawn at random", *cells(hits[chosen, 3:6]))
         by_rank = ", ".join(f"{share:.1%}" for share in hits[:, 6:].mean(axis=0))
         console.print(f"{Path(name).name}, by rank: {by_rank}", soft_wrap=True, highlight=False)
     console.print(table)
 
 
-def _cells(shares: Array, units: list[str]) -> list[str]:
+def _parts(units: list[str], *, by_unit: bool) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """What makes up a row of the table: its label, and which pairs belong to it."""
+    names = sorted(set(units))
+    if not by_unit:
+        yield f"{len(names)} units", np.ones(len(units), dtype=bool)
+        return
+    for name in names:
+        yield name, np.array(units) == name
+
+
+def _means(shares: Array) -> list[str]:
+    return [f"{mean:.1%}" for mean in shares.mean(axis=0)]
+
+
+def _intervals(shares: Array, units: list[str]) -> list[str]:
     """Means over the pairs with their intervals."""
     names, row_of_pair = np.unique(units, return_inverse=True)
     sums = np.zeros((len(names), shares.shape[1] + 1))
     np.add.at(sums, row_of_pair, np.column_stack([shares, np.ones(len(shares))]))
 
-    def means(drawn: Array) -> Mapping[str, Array]:
-        return dict(zip(COLUMNS, (drawn[:, :-1] / drawn[:, -1:]).T, strict=True))
+    def figures(drawn: Array) -> Mapping[str, Array]:
+        return dict(zip(COLUMNS, (drawn[..., :-1] / drawn[..., -1:]).T, strict=True))
 
-    intervals = bootstrap_intervals(sums, means)
+    intervals = bootstrap_intervals(sums, figures)
     return [
-        f"{mean:.1%} ({intervals[name][0]:.1%}-{intervals[name][1]:.1%})"
-        for name, mean in zip(COLUMNS, shares.mean(axis=0), strict=True)
+        f"{mean} ({intervals[name][0]:.1%}-{intervals[name][1]:.1%})" if name in intervals else mean
+        for name, mean in zip(COLUMNS, _means(shares), strict=True)
     ]
 
 
