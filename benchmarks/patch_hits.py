@@ -2,7 +2,8 @@
 
 Over the defective pairs of a split: the share of the selected patches that touch a box of a defect, the same for the
 most distinct patch alone, the share of pairs where at least one does, and what patches drawn at random from the same
-images would get. 95% intervals are bootstraps over pairs. Below, the share of each selected patch by its rank.
+images would get. 95% intervals are bootstraps over physical units, boards or parts. Below, the share of each selected
+patch by its rank.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rich.table import Table
 from sage_trl.data.dataset import read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
 from sage_trl.evaluation.bootstrap import Array, bootstrap_intervals
+from sage_trl.evaluation.counts import unit_of
 from sage_trl.evaluation.evidence import GROUPS_AT_ONCE, EvidenceFinder
 from sage_trl.evaluation.inference_settings import read_inference_settings
 from sage_trl.evaluation.questions import build_questions, open_images
@@ -46,8 +48,8 @@ def count_hits(selected: list[bool], everywhere: list[bool]) -> list[float]:
     return [sum(selected) / len(selected), selected[0], any(selected), share, share, 1 - no_hit, *selected]
 
 
-def measure(find: EvidenceFinder, dataset: Path, split: str) -> Array:
-    """`[pairs, 6 + K]`, a row of `count_hits` for each defective pair with a reference."""
+def measure(find: EvidenceFinder, dataset: Path, split: str) -> tuple[Array, list[str]]:
+    """`[pairs, 6 + K]`, a row of `count_hits` for each defective pair with a reference, and the unit of each pair."""
     directory = read_ad_pl(dataset)
     asked = build_questions(
         directory, read_facts(dataset / FACTS_FILE), split=split, setting="one_shot", identity={"model": "any"}
@@ -67,7 +69,7 @@ def measure(find: EvidenceFinder, dataset: Path, split: str) -> Array:
 
             everywhere = [on_defect(patch.box) for patch in all_patches.patches]
             hits.append(count_hits([on_defect(patch.box) for patch in evidence.patches], everywhere))
-    return np.array(hits, dtype=np.float64)
+    return np.array(hits, dtype=np.float64), [unit_of(item.inspection) for item in items]
 
 
 def main() -> None:
@@ -81,19 +83,25 @@ def main() -> None:
     for name in arguments.model:
         settings = read_inference_settings(name)
         find = EvidenceFinder(*load_pretrained(name), settings.reference_in_prompt)
-        hits = measure(find, arguments.dataset, arguments.split)
-        table.add_row(f"{Path(name).name}, {len(hits)} pairs", *_cells(hits[:, :3]))
-        table.add_row("drawn at random", *_cells(hits[:, 3:6]))
+        hits, units = measure(find, arguments.dataset, arguments.split)
+        label = f"{Path(name).name}, {len(hits)} pairs of {len(set(units))} units"
+        table.add_row(label, *_cells(hits[:, :3], units))
+        table.add_row("drawn at random", *_cells(hits[:, 3:6], units))
         by_rank = ", ".join(f"{share:.1%}" for share in hits[:, 6:].mean(axis=0))
         console.print(f"{Path(name).name}, by rank: {by_rank}", soft_wrap=True, highlight=False)
     console.print(table)
 
 
-def _cells(shares: Array) -> list[str]:
-    def means(sums: Array) -> Mapping[str, Array]:
-        return dict(zip(COLUMNS, (sums / len(shares)).T, strict=True))
+def _cells(shares: Array, units: list[str]) -> list[str]:
+    """Means over the pairs with their intervals."""
+    names, row_of_pair = np.unique(units, return_inverse=True)
+    sums = np.zeros((len(names), shares.shape[1] + 1))
+    np.add.at(sums, row_of_pair, np.column_stack([shares, np.ones(len(shares))]))
 
-    intervals = bootstrap_intervals(shares, means)
+    def means(drawn: Array) -> Mapping[str, Array]:
+        return dict(zip(COLUMNS, (drawn[:, :-1] / drawn[:, -1:]).T, strict=True))
+
+    intervals = bootstrap_intervals(sums, means)
     return [
         f"{mean:.1%} ({intervals[name][0]:.1%}-{intervals[name][1]:.1%})"
         for name, mean in zip(COLUMNS, shares.mean(axis=0), strict=True)

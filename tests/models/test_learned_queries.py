@@ -30,7 +30,13 @@ def test_the_queries_take_the_facts_place():
     torch.manual_seed(0)
     layer, plain = FusionAttention(8, 2, learned_queries=3), FusionAttention(8, 2)
     plain.load_state_dict({name: value for name, value in layer.state_dict().items() if name != "learned_queries"})
-    patches = ComparisonPatches(torch.randn(2, 4, 8), torch.randn(2, 4, 8), torch.ones(2, 4, dtype=torch.bool))
+    patches = ComparisonPatches(
+        keys=torch.randn(2, 4, 8),
+        values=torch.randn(2, 4, 8),
+        mask=torch.ones(2, 4, dtype=torch.bool),
+        indices=torch.arange(4).expand(2, -1),
+        similarity=torch.zeros(2, 4),
+    )
     fused = layer(torch.randn(2, 2, 8), patches, torch.ones(2, 1, 1))
     as_facts = layer.learned_queries[:2].expand(2, -1, -1)
     assert torch.equal(fused, plain(as_facts, patches, torch.ones(2, 1, 1)))

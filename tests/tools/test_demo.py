@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +13,9 @@ import pytest
 import yaml
 
 from sage_trl.steps.dataset import BUILD_OPTIONS, data_steps
+from sage_trl.steps.runner import StepRunner, environment_of_steps
 from sage_trl.storage import read_json
+from tests.warm import run_warm
 
 DEMO = Path(__file__).resolve().parents[2] / "tools" / "demo.py"
 
@@ -54,6 +58,13 @@ def test_steps_of_the_demo(demo: ModuleType) -> None:
     assert "--control blank_image shuffled_reference shuffled_facts" in commands[8]
 
 
+def call_warm(runner: StepRunner, command: Sequence[str]) -> int:
+    """As the runner starts a command, see tests/steps for that, without ten imports of TRL."""
+    result = run_warm([sys.executable, *command[1:]], env={**os.environ, **environment_of_steps()})
+    print(result.stdout, result.stderr)
+    return result.returncode
+
+
 @pytest.mark.slow
 def test_the_whole_demo_on_little_data(
     demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -66,6 +77,7 @@ def test_the_whole_demo_on_little_data(
         from_scratch = recipe["model"] == "tiny"
         (recipes / path.name).write_text(yaml.safe_dump({**recipe, **(small if from_scratch else {})}))
     monkeypatch.setattr(demo, "RECIPES", recipes)
+    monkeypatch.setattr(StepRunner, "_call", call_warm)
     monkeypatch.setitem(BUILD_OPTIONS, "synthetic", ("--groups", "train=8", "validation=2", "test=3", "unseen=3"))
     monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(tmp_path / "demo")])
     assert demo.main() == 0
