@@ -88,7 +88,7 @@ def evaluation_steps(dataset: Path, output: Path, evaluation: Path, splits: Sequ
 
     controlled = [CONTROLLED_STAGE]
     return [
-        Step("evaluate all stages", command(STAGES, SETTINGS), produces=evaluation),
+        Step("evaluate all stages", command(STAGES, SETTINGS, "--evidence"), produces=evaluation),
         Step("evaluate the controls", command(controlled, ["one_shot"], "--control", *CONTROLS)),
         Step("evaluate without facts", command(controlled, ["one_shot"], "--no-facts")),
     ]

@@ -1,6 +1,8 @@
 """Sum up evaluations of models that were trained from several seeds: the mean, every seed, and the interval.
 
-python tools/seeds.py runs/seed0/evaluation runs/seed1/evaluation runs/seed2/evaluation
+    python tools/seeds.py runs/seed0/evaluation runs/seed1/evaluation runs/seed2/evaluation
+
+All of them must have asked the same models the same questions.
 """
 
 from __future__ import annotations

@@ -7,65 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from sage_trl.errors import DataError
-from sage_trl.evaluation.predictions import Control, Setting
+from sage_trl.evaluation.evidence_rows import EVIDENCE_FILE, Evidence, EvidenceRow, FactEvidence, PatchEvidence
 from sage_trl.evaluation.questions import EvaluationQuestion, open_images
 from sage_trl.models.adapters import is_adapted
 from sage_trl.models.encoding import encode_prompts, move_to_model
 from sage_trl.models.fusion_attention import FusionInputs
-from sage_trl.records import Fraction, Record, Text, iterate_records
+from sage_trl.records import iterate_records
 from sage_trl.storage import JsonlAppender
 
-EVIDENCE_FILE = "evidence.jsonl"
 # Of a fraction: a millionth of an image is far below a pixel.
 DIGITS = 6
 GROUPS_AT_ONCE = 8
-
-
-class PatchEvidence(Record):
-    """A patch that facts attend to.
-
-    `box` is (x1, y1, x2, y2) in fractions of the test image, without area if the patch shows padding alone;
-    `similarity` the cosine to the reference (eq. 1), None where there is no reference.
-    """
-
-    box: Annotated[tuple[Fraction, Fraction, Fraction, Fraction], Field(strict=False)]
-    similarity: float | None
-
-
-class FactEvidence(Record):
-    """A fact with its attention (eq. 2) to each patch, the mean over the heads; it sums to one but for rounding."""
-
-    text: Text
-    attention: Annotated[tuple[Fraction, ...], Field(strict=False)]
-
-
-class Evidence(Record):
-    """What the fusion of one row sees.
-
-    With a reference, `patches` are the K selected ones, the most distinct first; without one, all patches of the test
-    image line by line.
-    """
-
-    patches: Annotated[tuple[PatchEvidence, ...], Field(strict=False)]
-    facts: Annotated[tuple[FactEvidence, ...], Field(strict=False)]
-
-
-class EvidenceRow(Evidence):
-    """One line of `evidence.jsonl`; `key` is that of the group's first question."""
-
-    key: str
-    model: Text
-    setting: Setting
-    split: Text
-    control: Control | None
-    group_id: Text
 
 
 class EvidenceFinder:

@@ -13,7 +13,8 @@ from PIL.Image import Image
 from sage_trl.data.fact_sets import read_facts
 from sage_trl.data.images import open_image, read_bytes
 from sage_trl.errors import DataError
-from sage_trl.evaluation.evidence import Evidence, EvidenceFinder
+from sage_trl.evaluation.evidence import EvidenceFinder
+from sage_trl.evaluation.evidence_rows import Evidence
 from sage_trl.evaluation.inference_settings import read_inference_settings
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.generation import ModelReplyGenerator

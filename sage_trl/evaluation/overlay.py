@@ -16,7 +16,7 @@ from matplotlib.patheffects import withStroke
 from PIL.Image import Image
 
 from sage_trl.errors import DataError
-from sage_trl.evaluation.evidence import Evidence
+from sage_trl.evaluation.evidence_rows import Evidence
 
 PANEL_INCHES = 4.5
 

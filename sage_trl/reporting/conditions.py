@@ -31,6 +31,11 @@ class Condition(NamedTuple):
         return input_name(self.setting, self.control)
 
 
+def setting_name(setting: str) -> str:
+    """A setting in words: `one-shot`, `one-shot conversation`."""
+    return setting.replace("_conversation", " conversation").replace("_", "-")
+
+
 def input_name(setting: str, control: str | None) -> str:
     """Setting and control in words."""
-    return ", ".join(filter(None, [setting.replace("_", "-"), (control or "").replace("_", " ")]))
+    return ", ".join(filter(None, [setting_name(setting), (control or "").replace("_", " ")]))

@@ -8,17 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sage_trl.evaluation.evaluation_record import EVALUATION_FILE, EvaluationRecord
+from sage_trl.evaluation.evidence_rows import EVIDENCE_FILE, EvidenceRow
+from sage_trl.evaluation.judgements import JUDGEMENTS_FILE, JudgedReply
 from sage_trl.evaluation.predictions import PREDICTIONS_FILE, Prediction
 from sage_trl.evaluation.report import COMPARISONS_FILE, METRICS_FILE, Results, read_metrics
 from sage_trl.records import iterate_records, parse_record
-from sage_trl.reporting.artefacts import (
-    EVIDENCE_FILE,
-    JUDGEMENTS_FILE,
-    MANIFEST_FILE,
-    Evidence,
-    Judgement,
-    Manifest,
-)
 from sage_trl.reporting.conditions import Condition
 from sage_trl.reporting.folders import EvaluationFolder
 from sage_trl.storage import read_json
@@ -54,8 +49,8 @@ class Evaluation:
     results: Results
     comparisons: Sequence[Mapping[str, Any]]
     replies: Mapping[Place, Prediction]
-    judgements: Mapping[Place, Sequence[Judgement]]
-    evidence: Mapping[GroupPlace, Evidence]
+    judgements: Mapping[Place, Sequence[JudgedReply]]
+    evidence: Mapping[GroupPlace, EvidenceRow]
 
     @property
     def models(self) -> list[str]:
@@ -76,22 +71,22 @@ def read_evaluations(folders: Sequence[EvaluationFolder]) -> list[Evaluation]:
 
 def _read(folder: EvaluationFolder) -> Evaluation:
     path = folder.path
-    manifest = None
-    if (path / MANIFEST_FILE).is_file():
-        manifest = parse_record(Manifest, read_json(path / MANIFEST_FILE), path / MANIFEST_FILE)
-    judgements: defaultdict[Place, list[Judgement]] = defaultdict(list)
-    for row in _records(Judgement, path / JUDGEMENTS_FILE):
+    record = None
+    if (path / EVALUATION_FILE).is_file():
+        record = parse_record(EvaluationRecord, read_json(path / EVALUATION_FILE), path / EVALUATION_FILE)
+    judgements: defaultdict[Place, list[JudgedReply]] = defaultdict(list)
+    for row in _records(JudgedReply, path / JUDGEMENTS_FILE):
         judgements[_place(row)].append(row)
     return Evaluation(
         path=path,
-        dataset=folder.dataset if manifest is None else Path(manifest.dataset),
-        facts=None if manifest is None or manifest.facts is None else Path(manifest.facts),
+        dataset=folder.dataset if record is None else Path(record.dataset),
+        facts=None if record is None or record.facts is None else Path(record.facts),
         results=read_metrics(path / METRICS_FILE) if (path / METRICS_FILE).is_file() else {},
         comparisons=read_json(path / COMPARISONS_FILE) if (path / COMPARISONS_FILE).is_file() else [],
         # A later line of the same question is of a model trained anew under the same name.
         replies={_place(row): row for row in _records(Prediction, path / PREDICTIONS_FILE)},
         judgements=dict(judgements),
-        evidence={_group_place(row): row for row in _records(Evidence, path / EVIDENCE_FILE)},
+        evidence={_group_place(row): row for row in _records(EvidenceRow, path / EVIDENCE_FILE)},
     )
 
 
@@ -99,11 +94,11 @@ def _records(kind: Any, path: Path) -> list[Any]:
     return [record for _, record in iterate_records(kind, path)] if path.is_file() else []
 
 
-def _place(row: Prediction | Judgement) -> Place:
+def _place(row: Prediction | JudgedReply) -> Place:
     return Place(row.model, Condition(row.setting, row.split, row.control), row.group_id, row.question_id)
 
 
-def _group_place(row: Evidence) -> GroupPlace:
+def _group_place(row: EvidenceRow) -> GroupPlace:
     return GroupPlace(row.model, Condition(row.setting, row.split, row.control), row.group_id)
 
 

@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import Any
 
 from sage_trl.data.dataset import AdPlDirectory
+from sage_trl.evaluation.evidence_rows import Evidence
+from sage_trl.evaluation.judgements import JudgedReply
 from sage_trl.evaluation.predictions import Prediction
 from sage_trl.evaluation.report import LEVEL_NAMES
 from sage_trl.records import FactSet, Inspection, JudgeScore, Question
-from sage_trl.reporting.artefacts import Evidence, Judgement
 from sage_trl.reporting.conditions import input_name
 from sage_trl.reporting.evaluations import Evaluation, GroupPlace, Place
 from sage_trl.reporting.thumbnails import Thumbnails
@@ -184,14 +185,15 @@ class _Builder:
             self._reply(place, evaluation.replies[place], evaluation.judgements.get(place, ()))
             for evaluation, place in data.replies.get((row.id, question.id), ())
         ]
-        return {"question": question.question, "verdict": question.verdict, "answers": answers, "replies": replies}
+        return {"question": question.question, "truth": _truth(question), "answers": answers, "replies": replies}
 
-    def _reply(self, place: Place, reply: Prediction, judgements: Sequence[Judgement]) -> dict[str, Any]:
+    def _reply(self, place: Place, reply: Prediction, judgements: Sequence[JudgedReply]) -> dict[str, Any]:
         return {
             "model": self._models.index(place.model),
             "input": self._inputs.index(input_name(place.condition.setting, place.condition.control)),
             "text": reply.prediction,
             "outcome": _outcome(reply),
+            "yes": None if reply.yes_probability is None else round(reply.yes_probability, 3),
             "judged": [{"judge": one.judge, "scores": _scores(one), "rationale": one.rationale} for one in judgements],
         }
 
@@ -226,13 +228,21 @@ def _most_attended(evidence: Evidence) -> list[int]:
     return sorted(sorted(places, key=lambda place: -most[place])[:MOST_PATCHES])
 
 
+def _truth(question: Question) -> str | None:
+    """The right answer in a word; None for an open question."""
+    if question.choice is not None:
+        return question.choice
+    return None if question.verdict is None else "yes" if question.verdict else "no"
+
+
 def _outcome(reply: Prediction) -> str:
-    if reply.verdict is None:
+    if reply.correct is None:
         return "o"
-    if reply.predicted_verdict is None:
+    said = reply.predicted_choice if reply.choice is not None else reply.predicted_verdict
+    if said is None:
         return "u"
     return "r" if reply.correct else "w"
 
 
-def _scores(scored: Judgement | JudgeScore) -> list[float]:
+def _scores(scored: JudgedReply | JudgeScore) -> list[float]:
     return [scored.type, scored.location, scored.logic]

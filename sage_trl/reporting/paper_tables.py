@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
+from sage_trl.evaluation.predictions import Setting, in_turns
 from sage_trl.evaluation.report import percent
-from sage_trl.records import LEVELS
+from sage_trl.records import LEVELS, Turns
 from sage_trl.reporting.ablations import Ablation, ArmRow
 from sage_trl.reporting.published import SOURCE, TABLE_1, TABLE_2, TABLE_3, Pair
 from sage_trl.reporting.tables import Figures, MeasuredDataset, Section, Table
 
 NOTHING = "–"
-_SETTINGS = ("zero_shot", "one_shot")
+_SETTINGS: tuple[Setting, ...] = ("zero_shot", "one_shot")
+_TURNS: dict[Turns, str] = {"single": "", "conversation": ", in conversation"}
 _BY_RULE = " r"
 Cell = Callable[[Figures], str]
 
@@ -61,10 +63,9 @@ def ablation_table(measured: Sequence[MeasuredDataset], ablations: Sequence[Abla
     sections = [section for ablation in ablations for section in _ablation_sections(ablation)]
     for one in measured:
         for split in one.splits:
-            by_setting = [one.figures(setting, split) for setting in _SETTINGS]
             ours = [
-                (model, [_filled(cell, found.get(model)) for found in by_setting for cell in cells])
-                for model in _models(by_setting)
+                (model, [_filled(cell, figures) for figures in by_setting for cell in cells])
+                for model, by_setting in _rows(one, split)
             ]
             sections.append(Section(one.title(split), ours))
     names = ("Accuracy", "SBERT", "Acc-G", "Score")
@@ -88,10 +89,9 @@ def _paired_sections(measured: Sequence[MeasuredDataset], cells: Sequence[Cell])
     sections = []
     for one in measured:
         for split in one.splits:
-            by_setting = [one.figures(setting, split) for setting in _SETTINGS]
             rows = [
-                (model, [" / ".join(_filled(cell, found.get(model)) for found in by_setting) for cell in cells])
-                for model in _models(by_setting)
+                (model, [" / ".join(_filled(cell, figures) for figures in by_setting) for cell in cells])
+                for model, by_setting in _rows(one, split)
             ]
             sections.append(Section(one.title(split), rows))
     return sections
@@ -120,8 +120,14 @@ def _arm_cells(row: ArmRow | None) -> list[str]:
     return [_percent(row.mean("accuracy")), _cosine(row.mean("sbert")), _percent(row.mean("acc_g")), score]
 
 
-def _models(by_setting: Sequence[Mapping[str, Figures]]) -> list[str]:
-    return list(dict.fromkeys(chain.from_iterable(by_setting)))
+def _rows(one: MeasuredDataset, split: str) -> list[tuple[str, list[Figures | None]]]:
+    """Name and figures, zero-shot and one-shot, of each model, and once more of what it said in conversations."""
+    rows: list[tuple[str, list[Figures | None]]] = []
+    for turns, addition in _TURNS.items():
+        by_setting = [one.figures(in_turns(setting, turns), split) for setting in _SETTINGS]
+        models = dict.fromkeys(chain.from_iterable(by_setting))
+        rows += [(model + addition, [found.get(model) for found in by_setting]) for model in models]
+    return rows
 
 
 def _filled(cell: Cell, figures: Figures | None) -> str:

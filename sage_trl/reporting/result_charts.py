@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
+from sage_trl.evaluation.predictions import Setting
 from sage_trl.evaluation.report import LEVEL_NAMES
 from sage_trl.reporting.charts import COLOURS, INK, SOFT, Canvas, Chart, Looks, short
+from sage_trl.reporting.conditions import setting_name
 from sage_trl.reporting.published import FIGURE_5_SAGE, SOURCE
 from sage_trl.reporting.tables import MeasuredDataset
 
-_SETTINGS = ("one_shot", "zero_shot")
+_SETTINGS = ("zero_shot", "one_shot")
 Figures = Mapping[str, Any]
 
 
@@ -19,12 +21,12 @@ def accuracy_charts(measured: Sequence[MeasuredDataset], looks: Looks) -> list[C
     charts = []
     for one in measured:
         for split in one.splits:
-            for setting in _SETTINGS:
+            for setting in get_args(Setting):
                 found = {
                     model: figures for model, figures in one.figures(setting, split).items() if figures["questions"]
                 }
                 if found:
-                    title = f"Accuracy by level, {setting.replace('_', '-')}: {one.name}, {split}"
+                    title = f"Accuracy by level, {setting_name(setting)}: {one.name}, {split}"
                     charts.append(_accuracy_chart(title, found, looks))
     return charts
 
@@ -78,7 +80,7 @@ def group_charts(measured: Sequence[MeasuredDataset]) -> list[Chart]:
     charts = []
     for one in measured:
         for split in one.splits:
-            by_setting = {setting: one.figures(setting, split) for setting in reversed(_SETTINGS)}
+            by_setting = {setting: one.figures(setting, split) for setting in _SETTINGS}
             if any(figures.get("acc_g") is not None for found in by_setting.values() for figures in found.values()):
                 charts.append(_group_chart(f"Acc-G: {one.name}, {split}", by_setting))
     return charts
@@ -104,7 +106,7 @@ def _group_chart(title: str, by_setting: Mapping[str, Mapping[str, Figures]]) ->
                 [max(0.0, 100 * high - value) for value, (_, high) in zip(values, bounds, strict=True)],
             ]
             rows = [row + offset for row, _ in known]
-            axes.barh(rows, values, 0.34, xerr=whiskers, color=colour, ecolor=INK, label=setting.replace("_", "-"))
+            axes.barh(rows, values, 0.34, xerr=whiskers, color=colour, ecolor=INK, label=setting_name(setting))
             published = FIGURE_5_SAGE[number]
             axes.barh([len(models) + offset], [published], 0.34, facecolor="none", edgecolor=colour, linestyle="--")
             place = (published, len(models) + offset)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sage_trl.reporting.ablations import Ablation, ArmRow
 from sage_trl.reporting.charts import COLOURS, MARKERS, Canvas, Chart
+from sage_trl.reporting.conditions import setting_name
 
 _SHOWN = (("Accuracy", ("accuracy",), 100.0, "accuracy, %"), ("Score", ("mle", "mle_rule"), 1.0, "MLE score"))
 
@@ -20,7 +21,7 @@ def sweep_charts(ablations: Sequence[Ablation]) -> list[Chart]:
             for what, names, factor, label in _SHOWN:
                 points = [row for row in rows if row.mean(*names) is not None]
                 if len(points) > 1:
-                    title = f"{what}, {setting.replace('_', '-')}: {ablation.title}, {split}"
+                    title = f"{what}, {setting_name(setting)}: {ablation.title}, {split}"
                     charts.append(_chart(title, points, keys, names, factor, label, len(ablation.seeds)))
     return charts
 

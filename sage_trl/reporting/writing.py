@@ -12,10 +12,11 @@ from rich.progress import track
 
 from sage_trl.data.dataset import SCORES_FILE, AdPlDirectory, read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
+from sage_trl.evaluation.evidence_rows import EVIDENCE_FILE
+from sage_trl.evaluation.judgements import JUDGEMENTS_FILE
 from sage_trl.evaluation.report import METRICS_FILE
 from sage_trl.records import Inspection, JudgeScore, iterate_records
 from sage_trl.reporting.ablations import Ablation, read_ablation
-from sage_trl.reporting.artefacts import EVIDENCE_FILE, JUDGEMENTS_FILE
 from sage_trl.reporting.charts import looks
 from sage_trl.reporting.evaluations import Evaluation, read_evaluations
 from sage_trl.reporting.folders import find_runs

@@ -133,7 +133,7 @@ function show(place, { scroll = true } = {}) {
 }
 
 function draw(number, shown, question) {
-  const truth = question.verdict === null ? "open question" : `the truth is ${question.verdict ? "yes" : "no"}`;
+  const truth = question.truth === null ? "open question" : `the truth is ${question.truth}`;
   by("case").replaceChildren(
     make("p", { class: "where" }, `${shown.split} · ${shown.category} · ${shown.level} · ${shown.id} · ${truth}`),
     make("h3", { class: "question" }, question.question),
@@ -277,7 +277,8 @@ function card(reply, isOther) {
   const edge = { r: "good", w: "bad", u: "bad", o: "soft" }[reply.outcome];
   const name = isOther ? nameOf(reply) : index.models[reply.model];
   return make("div", { class: "reply", style: `--edge: var(--${edge})` },
-    make("div", {}, make("b", {}, name), " ", make("span", { class: reply.outcome }, `${sign} ${words}`)),
+    make("div", {}, make("b", {}, name), " ", make("span", { class: reply.outcome }, `${sign} ${words}`),
+      reply.yes === null ? null : make("small", {}, ` yes with ${Math.round(100 * reply.yes)}%`)),
     make("p", {}, reply.text || "(nothing)"),
     ...reply.judged.map((one) => make("p", { class: "rationale" }, `${one.judge}: `, scores(one.scores), one.rationale ? ` – ${one.rationale}` : "")));
 }
