@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from sage_trl.data.dataset import read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--split", default="test", metavar="NAME")
     parser.add_argument("--by-unit", action="store_true", help="a row for each unit, without intervals")
     arguments = parser.parse_args()
-    table, console = Table("", *COLUMNS), Console()
+    table, console = Table(Column("", overflow="fold"), *COLUMNS), Console()
     for name in arguments.model:
         settings = read_inference_settings(name)
         find = EvidenceFinder(*load_pretrained(name), settings.reference_in_prompt)
