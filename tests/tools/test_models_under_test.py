@@ -10,6 +10,7 @@ import pytest
 
 from sage_trl.models.internvl2.conversion import convert_checkpoint
 from sage_trl.storage import read_json
+from tests.conftest import REPOSITORY
 from tests.models.internvl2.released import write_released
 from tests.models.other_checkpoints import save_deepseek_vl, save_molmo2
 from tests.models.stock_checkpoints import save_stock
@@ -23,13 +24,19 @@ def replies(path: Path) -> list[list[str]]:
     return sorted([line[name] for name in ("setting", "group_id", "question_id", "prediction")] for line in lines)
 
 
+def convert_internvl2(place: Path) -> Path:
+    """A small checkpoint in InternVL2's released layout, converted."""
+    write_released(place / "released", "internlm2", llm_config={"max_position_embeddings": 1024})
+    convert_checkpoint(place / "released", place / "internvl2", lambda done, total: None)
+    return place / "internvl2"
+
+
 def test_models_of_transformers_beside_ours(run_tool_file: RunTool, model: Path, ad_pl: Path, tmp_path: Path) -> None:
     save_stock("llava_next", tmp_path / "llava")
     save_stock("qwen2_vl", tmp_path / "qwen2")
     save_molmo2(tmp_path / "molmo2")
     save_deepseek_vl(tmp_path / "deepseek")
-    write_released(tmp_path / "released", "internlm2", llm_config={"max_position_embeddings": 1024})
-    convert_checkpoint(tmp_path / "released", tmp_path / "internvl2", lambda done, total: None)
+    convert_internvl2(tmp_path)
     others = ["llava", "molmo2", "qwen2", "deepseek", "internvl2"]
 
     code = run_tool_file(
@@ -65,6 +72,24 @@ def test_a_base_of_ours_replies_alike_with_and_without_hf(run_tool_file: RunTool
     assert (tmp_path / "a" / "metrics.json").read_bytes() == (tmp_path / "b" / "metrics.json").read_bytes()
     plain, ours = (replies(tmp_path / name / "predictions.jsonl") for name in ("a", "b"))
     assert plain == ours
+
+
+@pytest.mark.soak
+def test_internvl2_is_fine_tuned_and_measured(run_tool_file: RunTool, tmp_path: Path) -> None:
+    data, tuned, output = tmp_path / "data", tmp_path / "internvl2_sft", tmp_path / "out"
+    groups = ["train=4", "validation=2", "test=3", "unseen=0"]
+    assert run_tool_file("build_dataset.py", "--source", "synthetic", "--output", data, "--groups", *groups) == 0
+    recipe = REPOSITORY / "recipes" / "ablations" / "sft_facts_hard.yaml"
+    changes = ["--facts", "none", "--datasets", "null", "--model", convert_internvl2(tmp_path), "--dataset", data]
+    changes += ["--output_dir", tuned, "--use_cpu", "true", "--bf16", "false", "--max_steps", "1"]
+    assert run_tool_file("train.py", recipe, *changes) == 0
+
+    measured = ["--dataset", data, "--output", output, "--setting", "zero_shot", "one_shot", "--max-new-tokens", "4"]
+    assert run_tool_file("evaluate.py", "--model", tuned, *measured, "--quiet") == 0
+
+    assert read_json(tuned / "sage_inference.json") == {"facts": "none", "reference_in_prompt": True, "stage": "sft"}
+    figures = read_json(output / "metrics.json")["internvl2_sft"]
+    assert {setting: entry["groups"] for setting, entry in figures.items()} == {"zero_shot": 3, "one_shot": 3}
 
 
 @pytest.mark.parametrize(
