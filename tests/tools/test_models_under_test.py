@@ -79,8 +79,8 @@ def test_internvl2_is_fine_tuned_and_measured(run_tool_file: RunTool, tmp_path: 
     data, tuned, output = tmp_path / "data", tmp_path / "internvl2_sft", tmp_path / "out"
     groups = ["train=4", "validation=2", "test=3", "unseen=0"]
     assert run_tool_file("build_dataset.py", "--source", "synthetic", "--output", data, "--groups", *groups) == 0
-    recipe = REPOSITORY / "recipes" / "ablations" / "sft_facts_hard.yaml"
-    changes = ["--facts", "none", "--datasets", "null", "--model", convert_internvl2(tmp_path), "--dataset", data]
+    recipe = REPOSITORY / "recipes" / "sft.yaml"
+    changes = ["--datasets", "null", "--model", convert_internvl2(tmp_path), "--dataset", data]
     changes += ["--output_dir", tuned, "--use_cpu", "true", "--bf16", "false", "--max_steps", "1"]
     assert run_tool_file("train.py", recipe, *changes) == 0
 
