@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
+INCOMPLETE = 3
+"""The exit code of a tool that is done, but for what is in quarantine or got no answer."""
+
 
 class SageError(Exception):
     """A mistake or a state that the user can mend. Tools print it without a traceback and exit with `exit_code`."""

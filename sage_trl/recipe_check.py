@@ -25,7 +25,7 @@ from sage_trl.data.rows import PairCounts
 from sage_trl.data.validation import examine_dataset
 from sage_trl.errors import DataError, RecipeError, SageError
 from sage_trl.model_building import build_model, facts_path
-from sage_trl.models.adapters import is_adapted
+from sage_trl.models.adapters import is_adapted, unwrapped
 from sage_trl.models.encoding import refuse_placeholders
 from sage_trl.planning.longest_rows import row_lengths
 from sage_trl.planning.memory import OVERRIDES, MemoryPlan, plan_memory
@@ -188,8 +188,7 @@ def _check_tokens(recipe: Recipe, rows: Dataset, model: Any, processor: Any, che
     rows = keep_images_encoded(rows)
     for fault in _placeholders(rows, processor):
         check.add_exception("placeholder", fault, "dataset", recipe.run.dataset)
-    plain = model.get_base_model() if is_adapted(model) else model
-    limit = getattr(plain.config.get_text_config(), "max_position_embeddings", None)
+    limit = getattr(unwrapped(model).config.get_text_config(), "max_position_embeddings", None)
     lengths = row_lengths(rows, collator, count_references=recipe.training.reference_in_prompt)
     check.counts["longest_row_tokens"] = max(lengths)
     if limit is None:

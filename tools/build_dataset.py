@@ -15,10 +15,9 @@ from sage_trl.data.building import LevelCount, build_dataset
 from sage_trl.data.pairing import PAIRINGS
 from sage_trl.data.sources import SOURCES, SourceOptions, open_source
 from sage_trl.data.statistics_report import report_statistics
+from sage_trl.errors import INCOMPLETE
 from sage_trl.llm_client.arguments import add_service_options, service_options
 from sage_trl.publishing.dataset_command import add_sharing_options, fetch_from_hub, push_to_hub
-
-INCOMPLETE = 3
 
 
 def _group_count(text: str) -> tuple[str, int]:

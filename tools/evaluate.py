@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from sage_trl.command_line import run_tool, seed_number
-from sage_trl.errors import SageError
+from sage_trl.command_line import positive_number, run_tool, seed_number
+from sage_trl.errors import INCOMPLETE, SageError
 from sage_trl.evaluation.predictions import CONTROLS, MMAD_PROTOCOLS, SETTINGS, in_turns
 from sage_trl.judge.arguments import CACHE_FILE, JUDGE_MODEL, add_judgement_options, judgement_options
 from sage_trl.llm_client.arguments import SERVED, add_service_options, amount, service_options
@@ -23,8 +23,6 @@ from sage_trl.records import Turns
 
 if TYPE_CHECKING:
     from sage_trl.llm_client.service import ServiceOptions
-
-INCOMPLETE = 3  # exit code
 
 
 def main() -> int:
@@ -140,14 +138,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="predictions.jsonl, metrics.json")
     parser.add_argument("--split", nargs="+", default=["test"], metavar="NAME", help="default: test")
     parser.add_argument(
-        "--limit", type=_positive_integer, metavar="GROUPS", help="the first so many groups of each split only"
+        "--limit", type=positive_number, metavar="GROUPS", help="the first so many groups of each split only"
     )
     parser.add_argument(
-        "--batch-size", type=_positive_integer, default=64, metavar="N", help="questions per batch, default 64"
+        "--batch-size", type=positive_number, default=64, metavar="N", help="questions per batch, default 64"
     )
-    parser.add_argument(
-        "--max-new-tokens", type=_positive_integer, default=48, metavar="N", help="per reply, default 48"
-    )
+    parser.add_argument("--max-new-tokens", type=positive_number, default=48, metavar="N", help="per reply, default 48")
     parser.add_argument("--facts", type=Path, metavar="FILE", help="facts.jsonl; default: the one in the dataset")
     parser.add_argument(
         "--judge",
@@ -191,13 +187,6 @@ def _parser() -> argparse.ArgumentParser:
     add_service_options(parser, title, f"DATASET/{CACHE_FILE}")
     parser.add_argument("--dry-run", action="store_true", help="show what servers would cost, and do nothing")
     return parser
-
-
-def _positive_integer(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
 
 
 if __name__ == "__main__":

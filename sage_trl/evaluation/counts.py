@@ -108,25 +108,31 @@ def figures_of(counts: Array) -> dict[str, Array]:
         counts[..., column] for column in range(_BASE)
     )
     figures = {
-        "accuracy": _ratio(yes_right + no_right + chosen_right, yes + no + chosen),
-        "balanced_accuracy": (_ratio(yes_right, yes) + _ratio(no_right, no)) / 2,
-        "f1": _ratio(2 * yes_right, yes_right + yes + no - no_right),
-        "acc_g": _ratio(groups_right, groups),
+        "accuracy": ratio(yes_right + no_right + chosen_right, yes + no + chosen),
+        "balanced_accuracy": (ratio(yes_right, yes) + ratio(no_right, no)) / 2,
+        "f1": ratio(2 * yes_right, yes_right + yes + no - no_right),
+        "acc_g": ratio(groups_right, groups),
     }
     by_level = []
     for place, level in enumerate(LEVELS):
         right, asked, level_groups_right, level_groups = (
             counts[..., _BASE + _PER_LEVEL * place + column] for column in range(_PER_LEVEL)
         )
-        by_level.append(_ratio(right, asked))
+        by_level.append(ratio(right, asked))
         figures[f"accuracy_by_level/{level}"] = by_level[-1]
-        figures[f"acc_g_by_level/{level}"] = _ratio(level_groups_right, level_groups)
-    levels = np.stack(by_level)
-    figures["accuracy_macro"] = _ratio(np.nansum(levels, axis=0), (~np.isnan(levels)).sum(axis=0))
+        figures[f"acc_g_by_level/{level}"] = ratio(level_groups_right, level_groups)
+    figures["accuracy_macro"] = mean_of_known(by_level)
     return figures
 
 
-def _ratio(part: Any, whole: Any) -> Array:
+def ratio(part: Any, whole: Any, empty: float = np.nan) -> Array:
+    """Part by whole, of the same shape; `empty` where the whole is nothing."""
     whole = np.asarray(whole, dtype=float)
-    ratio: Array = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
-    return ratio
+    found: Array = np.divide(part, whole, out=np.full(whole.shape, empty), where=whole > 0)
+    return found
+
+
+def mean_of_known(values: Sequence[Array]) -> Array:
+    """Mean of what is a number, not a number where nothing is."""
+    stacked = np.stack(values)
+    return ratio(np.nansum(stacked, axis=0), (~np.isnan(stacked)).sum(axis=0))

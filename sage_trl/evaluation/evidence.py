@@ -15,7 +15,7 @@ from torch import Tensor
 from sage_trl.errors import DataError
 from sage_trl.evaluation.evidence_rows import EVIDENCE_FILE, Evidence, EvidenceRow, FactEvidence, PatchEvidence
 from sage_trl.evaluation.questions import EvaluationQuestion, open_images
-from sage_trl.models.adapters import is_adapted
+from sage_trl.models.adapters import unwrapped
 from sage_trl.models.encoding import encode_prompts, move_to_model
 from sage_trl.models.fusion_attention import FusionInputs
 from sage_trl.records import iterate_records
@@ -37,7 +37,7 @@ class EvidenceFinder:
 
     def __init__(self, model: Any, processor: Any, reference_in_prompt: bool = False) -> None:
         self._model = model.eval()
-        self._inner = (model.get_base_model() if is_adapted(model) else model).model
+        self._inner = unwrapped(model).model
         self._processor = processor
         self._reference_in_prompt = reference_in_prompt
 

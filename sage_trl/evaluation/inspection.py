@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from PIL.Image import Image
 
 from sage_trl.data.fact_sets import read_facts
@@ -17,6 +16,7 @@ from sage_trl.evaluation.evidence import EvidenceFinder
 from sage_trl.evaluation.evidence_rows import Evidence
 from sage_trl.evaluation.inference_settings import read_inference_settings
 from sage_trl.models.checkpoints import load_pretrained
+from sage_trl.models.devices import inference_device, inference_dtype
 from sage_trl.models.generation import ModelReplyGenerator
 from sage_trl.models.prompt import question_messages
 
@@ -60,10 +60,9 @@ def inspect_pair(
             f"it fuses no facts (its facts are {settings.facts!r}), so there are no patches to show",
             "give a model of recipes/sfe.yaml or of a later stage",
         )
-    has_accelerator = torch.accelerator.is_available()
-    model, processor = load_pretrained(model_name, dtype="auto" if has_accelerator else torch.float32)
-    if has_accelerator:
-        model = model.to(torch.accelerator.current_accelerator())
+    device = inference_device()
+    model, processor = load_pretrained(model_name, dtype=inference_dtype(device))
+    model = model.to(device)
     rows = [
         {
             "images": [test_picture],

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from sage_trl.evaluation.bootstrap import bootstrap_intervals
 from sage_trl.evaluation.choice_parsing import parse_choice
-from sage_trl.evaluation.counts import unit_of
+from sage_trl.evaluation.counts import mean_of_known, ratio, unit_of
 from sage_trl.evaluation.predictions import MmadProtocol
 from sage_trl.records import Inspection, Question, Record
 
@@ -186,17 +186,15 @@ class _Cells:
         for dataset in self.datasets:
             for kind in self.types:
                 cells = [self._accuracy(sums, (dataset, kind, part), empty) for part in _parts(kind)]
-                figures[f"{dataset}/{kind}"] = _mean(cells)
-            figures[f"{dataset}/{AVERAGE}"] = _mean([figures[f"{dataset}/{kind}"] for kind in self.types])
+                figures[f"{dataset}/{kind}"] = mean_of_known(cells)
+            figures[f"{dataset}/{AVERAGE}"] = mean_of_known([figures[f"{dataset}/{kind}"] for kind in self.types])
         for kind in (*self.types, AVERAGE):
-            figures[kind] = _mean([figures[f"{dataset}/{kind}"] for dataset in self.datasets])
+            figures[kind] = mean_of_known([figures[f"{dataset}/{kind}"] for dataset in self.datasets])
         return figures
 
     def _accuracy(self, sums: Array, cell: tuple[str, str, bool], empty: float) -> Array:
         column = self._columns[cell]
-        right, asked = sums[..., column], sums[..., column + 1]
-        accuracy: Array = np.divide(right, asked, out=np.full(np.shape(asked), empty), where=asked > 0)
-        return accuracy
+        return ratio(sums[..., column], sums[..., column + 1], empty)
 
 
 def _type_of(answer: MmadAnswer) -> str:
@@ -205,12 +203,3 @@ def _type_of(answer: MmadAnswer) -> str:
 
 def _parts(kind: str) -> tuple[bool, ...]:
     return (False, True) if kind == DETECTION else (False,)
-
-
-def _mean(values: Sequence[Array]) -> Array:
-    """Mean of what is there, not a number where nothing is."""
-    stacked = np.stack(values)
-    there = ~np.isnan(stacked)
-    total, number = np.nansum(stacked, axis=0), there.sum(axis=0)
-    mean: Array = np.divide(total, number, out=np.full(np.shape(total), np.nan), where=number > 0)
-    return mean

@@ -18,6 +18,7 @@ from sage_trl.evaluation.options import EvaluationOptions
 from sage_trl.evaluation.served_model import ServedModel
 from sage_trl.llm_client.arguments import SERVED
 from sage_trl.models.checkpoints import load_pretrained
+from sage_trl.models.devices import inference_dtype
 from sage_trl.models.fingerprint import model_fingerprint
 from sage_trl.models.generation import ModelReplyGenerator
 from sage_trl.models.plain import load_plain, shares_prefixes
@@ -123,7 +124,7 @@ def _id_of(spec: str) -> str:
 def _open_ours(
     name: str, spec: str, inference: InferenceSettings, options: EvaluationOptions, device: torch.device
 ) -> ModelUnderTest:
-    model, processor = load_pretrained(spec, dtype=_dtype_on(device))
+    model, processor = load_pretrained(spec, dtype=inference_dtype(device))
     model = model.to(device)
     in_prompt = inference.reference_in_prompt
     finds_evidence = options.evidence and inference.facts == "fusion"
@@ -138,7 +139,7 @@ def _open_ours(
 def _open_plain(
     name: str, spec: str, inference: InferenceSettings, options: EvaluationOptions, device: torch.device
 ) -> ModelUnderTest:
-    model, processor = load_plain(spec, dtype=_dtype_on(device))
+    model, processor = load_plain(spec, dtype=inference_dtype(device))
     return ModelUnderTest(
         name=name,
         generator=ModelReplyGenerator(
@@ -151,10 +152,6 @@ def _open_plain(
         ),
         identity={"plain": True, **_identity(spec, model, inference, options)},
     )
-
-
-def _dtype_on(device: torch.device) -> torch.dtype | str:
-    return torch.float32 if device.type == "cpu" else "auto"
 
 
 def _identity(spec: str, model: Any, inference: InferenceSettings, options: EvaluationOptions) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -102,3 +102,12 @@ def results_key(setting: str, split: str, control: str | None) -> str:
     """
     place = setting if split == "test" else f"{setting}@{split}"
     return place if control is None else f"{place}+{control}"
+
+
+def read_results_key(key: str) -> tuple[str, str, str | None]:
+    """Setting, split and control: the inverse of `results_key`."""
+    place, _, control = key.rpartition("+")
+    if control not in get_args(Control):
+        place, control = key, ""
+    setting, _, split = place.partition("@")
+    return setting, split or "test", control or None

@@ -107,14 +107,18 @@ def comparisons_table(comparisons: Iterable[Mapping[str, Any]]) -> Table:
     for column in ("difference", "only first right", "only second right", "p", "n"):
         table.add_column(column, justify="right", no_wrap=True)
     for entry in comparisons:
-        table.add_row(
-            *(entry[name] for name in ("first", "second", "setting")),
-            f"{100 * entry['difference']:+.1f}",
-            *(str(entry[name]) for name in ("only_first", "only_second")),
-            f"{entry['p_value']:.3g}",
-            str(entry["questions"]),
-        )
+        table.add_row(*(entry[name] for name in ("first", "second", "setting")), *comparison_cells(entry))
     return table
+
+
+def comparison_cells(entry: Mapping[str, Any]) -> list[str]:
+    """An entry of `comparisons.json`: difference in points, only first and only second right, p-value, questions."""
+    return [
+        f"{100 * entry['difference']:+.1f}",
+        *(str(entry[name]) for name in ("only_first", "only_second")),
+        f"{entry['p_value']:.3g}",
+        str(entry["questions"]),
+    ]
 
 
 def figures_table(title: str | None, name_columns: Iterable[str]) -> Table:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sage_trl.facts.prompts import fact_prompts
 from sage_trl.facts.sentences import choose_sentences, split_sentences
 from sage_trl.facts.writer import Part
 from sage_trl.models.checkpoints import load_pretrained
+from sage_trl.models.devices import inference_device, inference_dtype
 from sage_trl.models.fingerprint import model_fingerprint
 from sage_trl.models.generation import ModelReplyGenerator
 
@@ -62,12 +61,9 @@ def open_backbone(
     Raises:
         DataError: the model cannot be loaded.
     """
-    has_accelerator = torch.accelerator.is_available()
-    model, processor = load_pretrained(
-        name_or_path, dtype="auto" if has_accelerator else torch.float32, revision=revision
-    )
-    if has_accelerator:
-        model = model.to(torch.accelerator.current_accelerator())
+    device = inference_device()
+    model, processor = load_pretrained(name_or_path, dtype=inference_dtype(device), revision=revision)
+    model = model.to(device)
     fingerprint = model_fingerprint(name_or_path, getattr(model.config, "_commit_hash", None))
     name = Path(name_or_path).resolve().name if Path(name_or_path).is_dir() else name_or_path
     return BackboneWriter(

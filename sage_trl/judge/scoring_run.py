@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from sage_trl.data.dataset import AdPlDirectory
-from sage_trl.errors import DataError, SageError
+from sage_trl.errors import INCOMPLETE, DataError, SageError
 from sage_trl.judge.canaries import canary_judgements
 from sage_trl.judge.model_judge import (
     AnswerScores,
@@ -31,8 +31,6 @@ from sage_trl.storage import write_jsonl
 
 if TYPE_CHECKING:
     from sage_trl.judge.report_figures import HumanScores
-
-INCOMPLETE = 3  # exit code
 
 
 @dataclass(frozen=True, kw_only=True)

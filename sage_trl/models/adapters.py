@@ -246,3 +246,8 @@ def reference_adapter(model: PeftModel) -> Iterator[None]:
 def is_adapted(model: Any) -> bool:
     """Whether a model is wrapped by PEFT."""
     return isinstance(model, PeftModel)
+
+
+def unwrapped(model: Any) -> Any:
+    """The model itself, without what PEFT wraps around it."""
+    return model.get_base_model() if is_adapted(model) else model

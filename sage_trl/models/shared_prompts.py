@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from sage_trl.models.adapters import is_adapted
+from sage_trl.models.adapters import unwrapped
 from sage_trl.models.encoding import encode_prompt_ids, encode_prompts
 from sage_trl.models.prompt import FACT_TOKEN
 from sage_trl.models.same_images import ImageKeys
@@ -86,9 +86,8 @@ def generation_inputs(model: Any, prompts: SharedPrompts) -> dict[str, Any]:
     ids, mask = prompts.prefixes["input_ids"][prompts.owners], prompts.prefixes["attention_mask"][prompts.owners]
     attention_mask = torch.cat([mask, prompts.suffix_mask], dim=1)
     position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-    plain = model.get_base_model() if is_adapted(model) else model
     # Qwen's images take fewer positions than tokens: text goes on from there, alike on all three axes.
-    skipped = getattr(plain.model, "rope_deltas", None)
+    skipped = getattr(unwrapped(model).model, "rope_deltas", None)
     if skipped is not None:
         position_ids = (position_ids + skipped[prompts.owners]).expand(3, -1, -1)
     return {

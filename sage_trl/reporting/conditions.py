@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
-from sage_trl.evaluation.predictions import Control
-
-_CONTROLS = frozenset(get_args(Control))
+from sage_trl.evaluation.predictions import read_results_key
 
 
 class Condition(NamedTuple):
-    """Setting, split and control; the inverse of `results_key`."""
+    """Setting, split and control."""
 
     setting: str
     split: str
@@ -19,11 +17,7 @@ class Condition(NamedTuple):
     @classmethod
     def of_key(cls, key: str) -> Condition:
         """Read a key of `metrics.json`: `one_shot`, `one_shot@unseen`, `one_shot+blank_image`."""
-        place, _, control = key.rpartition("+")
-        if control not in _CONTROLS:
-            place, control = key, ""
-        setting, _, split = place.partition("@")
-        return cls(setting, split or "test", control or None)
+        return cls(*read_results_key(key))
 
     @property
     def input_name(self) -> str:

@@ -238,8 +238,7 @@ def _truth(question: Question) -> str | None:
 def _outcome(reply: Prediction) -> str:
     if reply.correct is None:
         return "o"
-    said = reply.predicted_choice if reply.choice is not None else reply.predicted_verdict
-    if said is None:
+    if reply.answer is None:
         return "u"
     return "r" if reply.correct else "w"
 

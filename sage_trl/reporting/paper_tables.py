@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import chain
 
-from sage_trl.evaluation.predictions import Setting, in_turns
+from sage_trl.evaluation.predictions import SETTINGS, in_turns
 from sage_trl.evaluation.report import percent
 from sage_trl.records import LEVELS, Turns
 from sage_trl.reporting.ablations import Ablation, ArmRow
@@ -13,7 +13,6 @@ from sage_trl.reporting.published import SOURCE, TABLE_1, TABLE_2, TABLE_3, Pair
 from sage_trl.reporting.tables import Figures, MeasuredDataset, Section, Table
 
 NOTHING = "–"
-_SETTINGS: tuple[Setting, ...] = ("zero_shot", "one_shot")
 _TURNS: dict[Turns, str] = {"single": "", "conversation": ", in conversation"}
 _BY_RULE = " r"
 Cell = Callable[[Figures], str]
@@ -106,7 +105,7 @@ def _ablation_sections(ablation: Ablation) -> list[Section]:
             if row.split == split:
                 arms.setdefault(row.title, {})[row.setting] = row
         rows = [
-            (title, [cell for setting in _SETTINGS for cell in _arm_cells(found.get(setting))])
+            (title, [cell for setting in SETTINGS for cell in _arm_cells(found.get(setting))])
             for title, found in arms.items()
         ]
         sections.append(Section(f"Measured here, {ablation.title}, split {split}, mean of {seeds}", rows))
@@ -124,7 +123,7 @@ def _rows(one: MeasuredDataset, split: str) -> list[tuple[str, list[Figures | No
     """Name and figures, zero-shot and one-shot, of each model, and once more of what it said in conversations."""
     rows: list[tuple[str, list[Figures | None]]] = []
     for turns, addition in _TURNS.items():
-        by_setting = [one.figures(in_turns(setting, turns), split) for setting in _SETTINGS]
+        by_setting = [one.figures(in_turns(setting, turns), split) for setting in SETTINGS]
         models = dict.fromkeys(chain.from_iterable(by_setting))
         rows += [(model + addition, [found.get(model) for found in by_setting]) for model in models]
     return rows

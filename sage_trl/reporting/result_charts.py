@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import get_args
 
-from sage_trl.evaluation.predictions import Setting
+from sage_trl.evaluation.predictions import SETTINGS, Setting
 from sage_trl.evaluation.report import LEVEL_NAMES
 from sage_trl.reporting.charts import COLOURS, INK, SOFT, Canvas, Chart, Looks, short
 from sage_trl.reporting.conditions import setting_name
 from sage_trl.reporting.published import FIGURE_5_SAGE, SOURCE
-from sage_trl.reporting.tables import MeasuredDataset
-
-_SETTINGS = ("zero_shot", "one_shot")
-Figures = Mapping[str, Any]
+from sage_trl.reporting.tables import Figures, MeasuredDataset
 
 
 def accuracy_charts(measured: Sequence[MeasuredDataset], looks: Looks) -> list[Chart]:
@@ -80,13 +77,13 @@ def group_charts(measured: Sequence[MeasuredDataset]) -> list[Chart]:
     charts = []
     for one in measured:
         for split in one.splits:
-            by_setting = {setting: one.figures(setting, split) for setting in _SETTINGS}
+            by_setting = {setting: one.figures(setting, split) for setting in SETTINGS}
             if any(figures.get("acc_g") is not None for found in by_setting.values() for figures in found.values()):
                 charts.append(_group_chart(f"Acc-G: {one.name}, {split}", by_setting))
     return charts
 
 
-def _group_chart(title: str, by_setting: Mapping[str, Mapping[str, Figures]]) -> Chart:
+def _group_chart(title: str, by_setting: Mapping[Setting, Mapping[str, Figures]]) -> Chart:
     models = list(dict.fromkeys(model for found in by_setting.values() for model in found))
     names = [*models, "SAGE, published"]
     with Canvas(title, 1.3 + 0.5 * len(names)) as canvas:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sage_trl.evaluation.report import FIGURE_COLUMNS, Results, figure_cells
+from sage_trl.evaluation.report import FIGURE_COLUMNS, Results, comparison_cells, figure_cells
 from sage_trl.reporting.conditions import Condition
 
 Figures = Mapping[str, Any]
@@ -84,14 +84,7 @@ def comparison_table(comparisons: Iterable[Mapping[str, Any]]) -> Table | None:
     rows = []
     for entry in comparisons:
         condition = Condition.of_key(entry["setting"])
-        cells = [
-            f"{condition.input_name}, {condition.split}",
-            f"{100 * entry['difference']:+.1f}",
-            str(entry["only_first"]),
-            str(entry["only_second"]),
-            f"{entry['p_value']:.3g}",
-            str(entry["questions"]),
-        ]
+        cells = [f"{condition.input_name}, {condition.split}", *comparison_cells(entry)]
         rows.append((f"{entry['first']} against {entry['second']}", cells))
     if not rows:
         return None

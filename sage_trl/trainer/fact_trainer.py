@@ -13,7 +13,7 @@ from datasets import Dataset, Image, List
 from torch.utils.data import DataLoader
 
 from sage_trl.errors import DivergedError
-from sage_trl.models.adapters import is_adapted, keep_trainable_in_fp32
+from sage_trl.models.adapters import is_adapted, keep_trainable_in_fp32, unwrapped
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.parts import PartSize, part_of, set_trainable_parts
 from sage_trl.run_record import INFERENCE_FILE
@@ -80,7 +80,7 @@ class FactTrainerMixin(GuardedPush):
         for model in models:
             if model is None:
                 continue
-            plain = model.get_base_model() if is_adapted(model) else model
+            plain = unwrapped(model)
             is_eager = plain.config.get_text_config()._attn_implementation == "eager"
             if self.args.tree_attention == "split" or (self.args.tree_attention == "auto" and not is_eager):
                 plain.set_attn_implementation({"text_config": SPLIT_ATTENTION})
@@ -165,7 +165,7 @@ class FactTrainerMixin(GuardedPush):
         Raises:
             ValueError: names the key and what is known.
         """
-        plain = model.get_base_model() if is_adapted(model) else model
+        plain = unwrapped(model)
         known = set(inspect.signature(type(plain).forward).parameters) | set(self.loss_keys) | {"use_cache"}
         unknown = sorted(set(batch) - known)
         if unknown:

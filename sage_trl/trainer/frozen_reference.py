@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.utils import is_flash_attn_2_available
 
 from sage_trl.errors import DataError
-from sage_trl.models.adapters import is_adapted, reference_adapter
+from sage_trl.models.adapters import is_adapted, reference_adapter, unwrapped
 from sage_trl.trainer.answers import AnswerLayout, answer_layout
 from sage_trl.trainer.reference_cache import ReferenceCache, reference_sha256
 
@@ -48,7 +48,7 @@ class FrozenReferenceMixin:
 
     def open_reference_cache(self) -> ReferenceCache:
         reference = self.model if self.ref_model is None else self.ref_model
-        plain = reference.get_base_model() if is_adapted(reference) else reference
+        plain = unwrapped(reference)
         identity = {
             "weights": reference_sha256(reference),
             "attention": plain.config.get_text_config()._attn_implementation,
