@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -29,13 +28,9 @@ Run = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-
-
 def finish(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(REPOSITORY / "tools" / "generate_facts.py"), *map(str, arguments)]
-    return run_warm(command, env=environment())
+    return run_warm(command)
 
 
 @pytest.fixture
@@ -92,9 +87,7 @@ def test_a_killed_run_ends_with_the_same_file(
     arguments = ("--dataset", parts.root, "--model", talker, "--num-facts", 5, "--batch-size", batch_size, "--quiet")
     whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
     assert finish(*arguments, "--output", whole).returncode == 0
-    killed = subprocess.Popen(
-        [sys.executable, "-c", SLOWLY, *map(str, arguments), "--output", str(broken)], env=environment()
-    )
+    killed = subprocess.Popen([sys.executable, "-c", SLOWLY, *map(str, arguments), "--output", str(broken)])
     deadline = time.monotonic() + 100
     while not (broken.exists() and broken.read_bytes().count(b"\n") >= batch_size):
         assert killed.poll() is None and time.monotonic() < deadline

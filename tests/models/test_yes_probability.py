@@ -10,9 +10,10 @@ import torch
 
 from sage_trl.models.encoding import encode_prompts
 from sage_trl.models.generation import ModelReplyGenerator
-from sage_trl.models.tiny import build_tiny_internvl
 from sage_trl.models.yes_probability import YesNoTokens, YesProbability, find_yes_no_tokens
-from tests.models.test_generation import SIZE, TEXTS, row
+from tests.models.test_generation import row, tiny
+
+__all__ = ["tiny"]
 
 
 class Vocabulary:
@@ -51,16 +52,6 @@ def test_shares_by_hand() -> None:
 
     assert torch.equal(scores, shares.log())
     assert chances.of_rows == [pytest.approx(0.75), 0.0, None]
-
-
-@pytest.fixture(scope="module")
-def tiny() -> tuple[Any, Any]:
-    model, processor = build_tiny_internvl(TEXTS, SIZE)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(3)
-    return model, processor
 
 
 def test_generation_tells_what_a_forward_pass_tells(tiny: tuple[Any, Any]) -> None:

@@ -36,7 +36,7 @@ def hub_environment(url: str, home: Path, **changes: str | None) -> dict[str, st
     """An environment in which `url` is the hub, and nothing is known from this machine's own."""
     without = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_XET")
     kept = {name: value for name, value in os.environ.items() if name not in without and "proxy" not in name.lower()}
-    ours = {"HF_ENDPOINT": url, "HF_TOKEN": TOKEN, "HF_HOME": str(home / "hf_home"), "OMP_NUM_THREADS": "1"}
+    ours = {"HF_ENDPOINT": url, "HF_TOKEN": TOKEN, "HF_HOME": str(home / "hf_home")}
     ours |= {"PYTHONPATH": str(REPOSITORY), "HF_HUB_DISABLE_TELEMETRY": "1"}
     return {name: value for name, value in {**kept, **ours, **changes}.items() if value is not None}
 

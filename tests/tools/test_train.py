@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -40,12 +39,8 @@ def command(tool: str, *arguments: object) -> list[str]:
     return [sys.executable, str(REPOSITORY / "tools" / tool), *map(str, arguments)]
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
-
-
 def run(tool: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return run_warm(command(tool, *arguments), env=environment())
+    return run_warm(command(tool, *arguments))
 
 
 @pytest.fixture
@@ -94,7 +89,6 @@ def test_both_stages_train_one_after_the_other(dataset, tmp_path):
         [sys.executable, "-m", "accelerate.commands.launch", "--cpu", *command("train.py", stage_1, *overrides)[1:]],
         capture_output=True,
         text=True,
-        env=environment(),
         check=False,
     )
     assert launched.returncode == 0, launched.stderr
@@ -124,7 +118,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_losses(dataset, tmp_path):
     assert result.returncode == 0, result.stderr
     cut = write_recipe(tmp_path / "cut.yaml", dataset, tmp_path / "cut")
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command("train.py", cut), stdout=log, stderr=log, env=environment())
+        process = subprocess.Popen(command("train.py", cut), stdout=log, stderr=log)
         state = tmp_path / "cut" / "checkpoint-4" / "trainer_state.json"
         deadline = time.monotonic() + 120
         while not state.is_file() and process.poll() is None and time.monotonic() < deadline:
@@ -152,7 +146,7 @@ def test_a_stopped_run_saves_the_step_and_goes_on(dataset, tmp_path, number, cod
     # So many steps that the signal arrives long before the last one.
     recipe = write_recipe(tmp_path / "recipe.yaml", dataset, tmp_path / "run", max_steps=2000, save_steps=2000)
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command("train.py", recipe), stdout=log, stderr=log, env=environment())
+        process = subprocess.Popen(command("train.py", recipe), stdout=log, stderr=log)
         deadline = time.monotonic() + 120
         while "'loss'" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
             time.sleep(0.05)
