@@ -49,11 +49,14 @@ def run_training(recipe: Recipe, console: Console) -> Path:
     validation_rows = None if run.validation_split is None else load_rows(recipe, run.validation_split, PairCounts())
     warn_of_long_warmup(args, len(train_rows))
     trainer = build_trainer(args, build_models(recipe), train_rows, validation_rows)
+    balance = trainer.balance()
     if trainer.is_world_process_zero():
         console.print(part_table(trainer.part_sizes))
         console.print(f"attention: {trainer.model.config._attn_implementation}")
         if counts.questions:
             console.print(counts.summary(), highlight=False)
+        if balance is not None:
+            console.print(balance, highlight=False)
         console.print(f"{len(train_rows)} rows; " + (f"resuming {checkpoint.name}" if checkpoint else "starting anew"))
     stop = StopOnSignal()
     trainer.add_callback(stop)

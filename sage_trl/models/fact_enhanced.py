@@ -262,13 +262,20 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
     def _reference_patches(
         self, references: Mapping[str, Tensor], reference_mask: Tensor | None, batch_size: int
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Reference patches `[B, R, C]` and `[B, R]` true for real ones; None where no row has a reference."""
+        """Reference patches `[B, R, C]` and `[B, R]` true for real ones; None where there are none.
+
+        An image that comes though no row has a reference is encoded, and masked.
+        """
         if references.get("pixel_values") is None:
             return None, None
         used = (*self.image_inputs, "image_index")
         companions = {name: value for name, value in references.items() if name not in used}
         present = self.split_images(self._encode_images(references).pooler_output, **companions)
         has_reference = [True] * batch_size if reference_mask is None else reference_mask.bool().tolist()
+        if len(present) == 1 and not any(has_reference):
+            # It stands in for the references that no row has; masked, and yet part of the graph.
+            patches, real = pad_rows(present * batch_size)
+            return patches, torch.zeros_like(real)
         if sum(has_reference) != len(present):
             raise ValueError(f"reference_mask has {sum(has_reference)} rows with a reference, and {len(present)} came")
         images = iter(present)

@@ -16,14 +16,17 @@ from trl.trainer.utils import flush_left
 
 from sage_trl.data.images import decode_image_bytes, open_image
 from sage_trl.errors import DataError
-from sage_trl.models.encoding import encode_prompts
+from sage_trl.models.encoding import encode_images, encode_prompts
+from sage_trl.models.fact_enhanced import REFERENCE_PREFIX
 from sage_trl.models.prompt import FactUse, as_parts
 from sage_trl.models.same_images import ImageKeys, same_images
 from sage_trl.trainer.reference_cache import answer_keys, prompt_identity
-from sage_trl.trainer.tree_batches import encode_trees
+from sage_trl.trainer.tree_batches import IGNORED, encode_trees
 
 Row = Mapping[str, Any]
 PAIR_KINDS = ("min", "max")
+# A row with this key keeps a process busy that has none of its own in a step; its batch counts nowhere.
+FILLER = "is_filler"
 
 
 @dataclass
@@ -40,6 +43,8 @@ class FactCollator:
         seed: seed of the dropout.
         shared_prefix: pack the rows as prefix trees, which compute what they share once.
         vision_once: let the vision tower see an image that several rows show once; trees always do.
+        always_reference: give the vision tower something in the place of a reference where no row has one. Where
+            weights are sharded all processes must call it equally often.
     """
 
     # The columns with answers, and whether one that stands in several rows is one leaf.
@@ -52,6 +57,7 @@ class FactCollator:
     seed: int = 0
     shared_prefix: bool = False
     vision_once: bool = False
+    always_reference: bool = False
 
     def prepare(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Rows with decoded images; a file that several rows share is decoded once.
@@ -89,6 +95,7 @@ class FactCollator:
         batch = encode_prompts(self.processor, rows, facts=self.facts, reference_in_prompt=self.reference_in_prompt)
         if self.vision_once and not self.reference_in_prompt:
             batch |= same_images(self.processor, batch, rows, ImageKeys())
+        batch |= self._stand_in(batch, rows)
         tokens = self.processor.tokenizer(
             list(completions), padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt"
         )
@@ -108,7 +115,7 @@ class FactCollator:
         self, rows: Sequence[Row], answers: Sequence[Sequence[str]]
     ) -> tuple[dict[str, Tensor], list[list[int]]]:
         """Rows and their rendered answers as trees; see `tree_batches.encode_trees`."""
-        return encode_trees(
+        batch, leaves = encode_trees(
             self.processor,
             rows,
             answers,
@@ -116,6 +123,14 @@ class FactCollator:
             reference_in_prompt=self.reference_in_prompt,
             share_answers=self.share_answers,
         )
+        return batch | self._stand_in(batch, rows), leaves
+
+    def _stand_in(self, batch: Mapping[str, Tensor], rows: Sequence[Row]) -> dict[str, Tensor]:
+        mask = batch.get(f"{REFERENCE_PREFIX}mask")
+        if not self.always_reference or mask is None or bool(mask.any()):
+            return {}
+        images = encode_images(self.processor, [rows[0]["images"][-1]])
+        return {f"{REFERENCE_PREFIX}{name}": value for name, value in images.items()}
 
     def render_completion(self, row: Row, column: str) -> str:
         """The text that the chat template writes for an answer, ending with a token that ends generation."""
@@ -145,10 +160,12 @@ class SFECollator(FactCollator):
         if self.shared_prefix:
             batch, _ = self.encode_trees(prepared, [[text] for text in completions])
             del batch["leaf_ids"]
+            if FILLER in rows[0]:
+                batch["shift_labels"].fill_(IGNORED)
             # The `Trainer` counts the tokens of `labels`.
             return {**batch, "labels": batch["shift_labels"]}
         batch = self.encode(prepared, completions)
-        batch["labels"] = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
+        batch["labels"] = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, IGNORED)
         return batch
 
 
@@ -191,6 +208,8 @@ class EntropyDPOCollator(FactCollator):
             batch["answer_keys"] = answer_keys(self._prompt_identity, rows_of_leaves, texts)
         batch["delta_entropy"] = torch.tensor([row["delta_entropy"] for row in rows], dtype=torch.float32)
         batch["pair_kind"] = torch.tensor([PAIR_KINDS.index(row["pair_kind"]) for row in rows])
+        if FILLER in rows[0]:
+            batch[FILLER] = torch.tensor(True)
         return batch
 
 

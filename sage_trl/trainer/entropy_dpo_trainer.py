@@ -13,15 +13,15 @@ from trl import DPOTrainer
 from sage_trl.models.adapters import copy_policy_to_reference, is_adapted
 from sage_trl.models.parts import POLICY_ADAPTER
 from sage_trl.trainer.answers import AnswerLayout, answer_layout
-from sage_trl.trainer.collators import PAIR_KINDS, EntropyDPOCollator
+from sage_trl.trainer.collators import FILLER, PAIR_KINDS, EntropyDPOCollator
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.fact_trainer import FactTrainerMixin, collator_options, keep_images_encoded
 from sage_trl.trainer.frozen_reference import FrozenReferenceMixin, NoReference
 from sage_trl.trainer.losses import LENGTH_NORMALISED, entropy_dpo_loss, token_kl
+from sage_trl.trainer.running_means import LOSS, Metrics
+from sage_trl.trainer.tree_batches import IGNORED
 
 PAIR_COLUMNS = ("delta_entropy", "pair_kind")
-# Name -> (totals, counts): the metric is the sum of the totals over the sum of the counts.
-Metrics = dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ class EntropyDPOTrainer(FrozenReferenceMixin, FactTrainerMixin, DPOTrainer):
 
     _tag_names = ("trl", "dpo", "sage", "entropy-dpo")
     answer_columns = ("chosen", "rejected", "delta_entropy", "pair_kind", "answer_keys")
-    loss_keys = ("completion_mask", "shift_labels", "leaf_ids", "pair_leaves", "answer_keys", *PAIR_COLUMNS)
+    loss_keys = ("completion_mask", "shift_labels", "leaf_ids", "pair_leaves", "answer_keys", FILLER, *PAIR_COLUMNS)
+    # It is a mean over the pairs of all accumulation steps, which may hold different numbers of them.
+    loss_is_scaled_for_ga = True
 
     def __init__(
         self,
@@ -95,6 +97,7 @@ class EntropyDPOTrainer(FrozenReferenceMixin, FactTrainerMixin, DPOTrainer):
         self.ref_model = None if ref_model is None else self.ref_model
         self.unfreeze_parts()
         self.prepare_tree_attention(self.model, self.ref_model)
+        self.prepare_sharding()
         if is_adapted(self.model):
             copy_policy_to_reference(self.model)
             # PEFT would save the frozen reference beside the policy.
@@ -106,8 +109,22 @@ class EntropyDPOTrainer(FrozenReferenceMixin, FactTrainerMixin, DPOTrainer):
         model_inputs = {key: value for key, value in inputs.items() if key not in self.loss_keys}
         return {**model_inputs, "use_cache": False, "shift_labels": layout.shift_labels, "fused_lm_head": True}
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: Any) -> Tensor | None:
+        """`[2]`: the pairs of a step, and the tokens of their answers, of all processes and accumulation steps."""
+        if not batch_samples:
+            return None
+        counts = torch.stack([torch.stack(count_items(batch)) for batch in batch_samples]).sum(dim=0)
+        total: Tensor = self.accelerator.reduce(counts.to(device), reduction="sum")
+        return total
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The batch's part of the mean over `num_items_in_batch` pairs, by default those of the batch itself."""
         self.check_batch_keys(self.accelerator.unwrap_model(model), inputs)
+        if num_items_in_batch is None:
+            num_items_in_batch = self._get_num_items_in_batch([inputs], self.accelerator.device)
+        num_pairs, num_tokens = num_items_in_batch.clamp(min=1)
         layout = answer_layout(inputs)
         scored = self.scored_inputs(inputs, layout)
         outputs = model(**scored)
@@ -117,16 +134,19 @@ class EntropyDPOTrainer(FrozenReferenceMixin, FactTrainerMixin, DPOTrainer):
             *layout.pairs(layout.sums(ref_log_probs)),
         )
         lengths = layout.pairs(layout.sums(outputs.label_mask.float()))
-        metrics = token_metrics(outputs, layout, lengths) | pair_metrics(
-            inputs, logps, beta=self.beta, eta=self.args.eta
-        )
         losses = self._losses(logps, lengths, inputs["delta_entropy"])
-        loss = self._mean_over_processes(losses, torch.ones_like(losses))
+        metrics = {LOSS: (losses, torch.ones_like(losses))}
+        metrics |= token_metrics(outputs, layout, lengths)
+        metrics |= pair_metrics(inputs, logps, beta=self.beta, eta=self.args.eta)
+        counts = float(FILLER not in inputs)
+        loss = counts * losses.sum() / num_pairs
         if self.args.objective == "paper":
             kl = torch.cat(layout.pairs(layout.sums(token_kl(outputs.log_probs, ref_log_probs))))
             metrics["kl"] = kl, torch.cat(lengths)
-            loss = loss + self.args.kl_coef * self._mean_over_processes(*metrics["kl"])
-        self._log_batch(metrics, inputs["attention_mask"].sum())
+            loss = loss + self.args.kl_coef * counts * kl.sum() / num_tokens
+        # DDP, FSDP and DeepSpeed take the mean of the processes' gradients, where this is a sum over them.
+        loss = loss * self.accelerator.num_processes
+        self._count_batch(metrics, inputs, counts)
         if return_outputs:
             # The fused head builds no logits, which `predict` returns.
             with torch.no_grad():
@@ -149,24 +169,28 @@ class EntropyDPOTrainer(FrozenReferenceMixin, FactTrainerMixin, DPOTrainer):
             label_smoothing=self.args.label_smoothing,
         )
 
-    def _mean_over_processes(self, totals: Tensor, counts: Tensor) -> Tensor:
-        """Mean over all processes, scaled for DDP, which averages gradients over the processes."""
-        count: Tensor = self.accelerator.reduce(counts.sum().float(), reduction="sum")
-        processes: int = self.accelerator.num_processes
-        return totals.sum() / count.clamp(min=1) * processes
+    def _count_batch(self, metrics: Metrics, inputs: dict[str, Any], counts: float) -> None:
+        self.add_to_means({name: (total * counts, number * counts) for name, (total, number) in metrics.items()})
+        if self.model.training:
+            tokens = self.accelerator.reduce(inputs["attention_mask"].sum(), reduction="sum")
+            self._total_train_tokens += int(tokens)
+        self._metrics["train" if self.model.training else "eval"]["num_tokens"] = [self._total_train_tokens]
 
-    def _log_batch(self, metrics: Metrics, num_tokens: Tensor) -> None:
-        mode = "train" if self.model.training else "eval"
-        totals = [totals.detach().sum().float() for totals, _ in metrics.values()]
-        counts = [counts.sum().float() for _, counts in metrics.values()]
-        reduced = self.accelerator.reduce(torch.stack([*totals, *counts, num_tokens.float()]), reduction="sum").tolist()
-        for index, name in enumerate(metrics):
-            count = reduced[len(metrics) + index]
-            if count:
-                self._metrics[mode][name].append(reduced[index] / count)
-        if mode == "train":
-            self._total_train_tokens += int(reduced[-1])
-        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
+    def evaluation_loss(self) -> float | None:
+        """The mean over pairs, with the KL of `objective: paper` over tokens."""
+        loss = super().evaluation_loss()
+        if loss is None or self.args.objective != "paper":
+            return loss
+        kl: float = self._metrics["eval"]["kl"][-1]
+        return loss + self.args.kl_coef * kl
+
+
+def count_items(inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The pairs of a batch and the tokens of their answers, none of a filler."""
+    layout = answer_layout(inputs)
+    lengths = torch.cat(layout.pairs(layout.sums((layout.shift_labels != IGNORED).float())))
+    counts = float(FILLER not in inputs)
+    return counts * lengths.new_tensor(len(lengths) // 2), counts * lengths.sum()
 
 
 def token_metrics(outputs: Any, layout: AnswerLayout, lengths: tuple[Tensor, Tensor]) -> Metrics:

@@ -1,4 +1,4 @@
-"""What both trainers share: trainable parts, the fusion's learning rate, the batch's keys, the inference note."""
+"""What both trainers share: trainable parts, batches, the fusion's learning rate, keys, the inference note."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from datasets import Dataset, Image, List
-from torch.utils.data import DataLoader
+from datasets import Image, List
+from torch.distributed.fsdp import FSDPModule
 
 from sage_trl.errors import DivergedError
 from sage_trl.models.adapters import is_adapted, keep_trainable_in_fp32, unwrapped
@@ -18,16 +18,16 @@ from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.parts import PartSize, part_of, set_trainable_parts
 from sage_trl.run_record import INFERENCE_FILE
 from sage_trl.storage import write_json
+from sage_trl.trainer.balanced_loading import BalancedLoading
 from sage_trl.trainer.collators import FactCollator
-from sage_trl.trainer.group_sampler import GroupSampler
 from sage_trl.trainer.guarded_push import GuardedPush
-from sage_trl.trainer.token_budget import TokenBudgetBatches, tree_sizes
+from sage_trl.trainer.running_means import RunningMeans
 from sage_trl.trees.tree_attention import SPLIT_ATTENTION
 
 ROW_COLUMNS = ("images", "reference_image", "facts", "prompt", "group_id", "question_id")
 
 
-class FactTrainerMixin(GuardedPush):
+class FactTrainerMixin(BalancedLoading, RunningMeans, GuardedPush):
     """Comes before a TRL trainer in the bases.
 
     Attributes:
@@ -87,6 +87,15 @@ class FactTrainerMixin(GuardedPush):
             elif not is_eager:
                 plain.set_attn_implementation({"text_config": "sdpa"})
 
+    def prepare_sharding(self) -> None:
+        """Where weights are divided, let all processes call the vision tower equally often and gather the head."""
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # type: ignore[attr-defined]
+            return
+        if isinstance(self.data_collator, FactCollator):
+            self.data_collator = replace(self.data_collator, always_reference=True)
+        plain = unwrapped(self.model)
+        plain.model.register_forward_pre_hook(lambda *_: gather_head(plain))
+
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's step.
 
@@ -99,33 +108,6 @@ class FactTrainerMixin(GuardedPush):
             problem = f"the loss of step {step} is {loss.item()}"
             raise DivergedError(f"{problem}\n  remedy: lower learning_rate or max_grad_norm, or warm up longer")
         return loss
-
-    def get_train_dataloader(self) -> Any:
-        """TRL's; with `max_tokens_per_batch`, of batches by tokens.
-
-        Raises:
-            DataError: a group that is larger than the budget.
-        """
-        budget = self.args.max_tokens_per_batch
-        if budget is None:
-            return super().get_train_dataloader()  # type: ignore[misc]
-        accelerator: Any = self.accelerator  # type: ignore[attr-defined]
-        dataset = self.train_dataset  # type: ignore[attr-defined]
-        seed = self.args.data_seed or self.args.seed
-        batches = TokenBudgetBatches(
-            tree_sizes(dataset, self.data_collator), budget, seed, processes=accelerator.num_processes
-        )
-        # The batches differ in their rows, and there are as many for each process.
-        accelerator.even_batches = False
-        loader = DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            persistent_workers=self.args.dataloader_persistent_workers,
-        )
-        return accelerator.prepare(loader)
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's, showing every reference: dropout is for training."""
@@ -147,14 +129,6 @@ class FactTrainerMixin(GuardedPush):
             yield
         finally:
             self.data_collator = collator
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """Groups together where the batches are trees, else TRL's."""
-        dataset = self.train_dataset if train_dataset is None else train_dataset  # type: ignore[attr-defined]
-        is_shared = isinstance(self.data_collator, FactCollator) and self.data_collator.shared_prefix
-        if is_shared and isinstance(dataset, Dataset):
-            return GroupSampler(dataset["group_id"], self.args.data_seed or self.args.seed)
-        return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = [*ROW_COLUMNS, *self.answer_columns]
@@ -216,14 +190,40 @@ class FactTrainerMixin(GuardedPush):
         restored, _ = load_pretrained(checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(restored.state_dict())
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """TRL's; a model whose checkpoints FSDP writes in parts is gathered and saved whole."""
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is None or _internal_call:
+            super().save_model(output_dir, _internal_call)  # type: ignore[misc]
+            return
+        of_checkpoints = plugin.state_dict_type
+        plugin.set_state_dict_type("FULL_STATE_DICT")
+        try:
+            super().save_model(output_dir, _internal_call)  # type: ignore[misc]
+        finally:
+            plugin.set_state_dict_type(of_checkpoints)
+
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)  # type: ignore[misc]
+        if not self.args.should_save:
+            return
         directory = Path(output_dir or self.args.output_dir)
         if is_adapted(self.model):
             # The base's configuration holds the fusion's settings; PEFT saves its own alone.
             self.model.get_base_model().config.save_pretrained(directory)
         note = {"facts": self.args.facts, "reference_in_prompt": self.args.reference_in_prompt}
         write_json(directory / INFERENCE_FILE, {**note, "stage": self.stage})
+
+
+def gather_head(model: Any) -> None:
+    """Gather a language head that FSDP2 has divided, from inside the model's forward.
+
+    TRL's fused head takes the weight and never calls the module, so that FSDP2 would not know of it: each process would
+    train its part of the head on its own batch alone.
+    """
+    head = model.get_output_embeddings()
+    if isinstance(head, FSDPModule):
+        head.unshard()
 
 
 def collator_options(args: Any) -> dict[str, Any]:

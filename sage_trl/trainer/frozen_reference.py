@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import tqdm
+from accelerate.utils import broadcast_object_list, tqdm
 from torch import Tensor, nn
+from transformers import TrainerCallback
 from transformers.utils import is_flash_attn_2_available
 
 from sage_trl.errors import DataError
@@ -48,9 +49,11 @@ class FrozenReferenceMixin:
 
     def open_reference_cache(self) -> ReferenceCache:
         reference = self.model if self.ref_model is None else self.ref_model
+        refuse_partitioned(reference)
         plain = unwrapped(reference)
         identity = {
-            "weights": reference_sha256(reference),
+            # FSDP may load the weights in one process alone, which hands them to the others later.
+            "weights": reference_sha256(reference) if self.accelerator.is_main_process else "",
             "attention": plain.config.get_text_config()._attn_implementation,
             "shared_prefix": self.args.shared_prefix,
             "autocast": "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else None,
@@ -58,35 +61,56 @@ class FrozenReferenceMixin:
             "torch": torch.__version__,
             "flash_attn": is_flash_attn_2_available(),
         }
-        cache = ReferenceCache(Path(self.args.reference_cache), identity, self.accelerator.process_index)
+        [identity] = broadcast_object_list([identity])
+        cache = ReferenceCache(
+            Path(self.args.reference_cache), identity, self.accelerator.process_index, self.accelerator.num_processes
+        )
         self.accelerator.wait_for_everyone()
         cache.read()
+        self.add_callback(ReferenceReading(self))  # type: ignore[attr-defined]
         return cache
+
+    @property
+    def policy_is_reference(self) -> bool:
+        """Whether pi_ref is what the policy was before the first step, and nothing else."""
+        return self.ref_model is None and not is_adapted(self.model)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the model can run only once training has wrapped it."""
+        engines: Any = self
+        return bool(engines.is_fsdp_enabled or engines.is_deepspeed_enabled)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's training; where the policy itself is the reference, its log-probabilities are read first.
 
         See `Trainer.train`.
         """
-        if self.reference_cache is not None and self.ref_model is None and not is_adapted(self.model):
-            self._fill(self.reference_cache)
+        if self.reference_cache is not None and self.policy_is_reference and not self.is_sharded:
+            self.read_all(self.model)
         return super().train(*args, **kwargs)  # type: ignore[misc]
 
-    def _fill(self: Any, cache: ReferenceCache) -> None:
-        """Read all answers with the policy, which before the first step is pi_ref."""
+    def read_all(self: Any, model: Any) -> None:
+        """Read all answers with the policy, wrapped or not, which before the first step is pi_ref."""
+        cache = self.reference_cache
         loaders = [self.get_train_dataloader()]
         if self.eval_dataset is not None and not isinstance(self.eval_dataset, dict):
             loaders.append(self.get_eval_dataloader())
-        was_training = self.model.training
-        self.model.eval()
+        was_training = model.training
+        model.eval()
         for inputs in tqdm(itertools.chain(*loaders), desc="reference", disable=self.args.disable_tqdm):
             batch = self._prepare_inputs(inputs)
             layout = answer_layout(batch)
-            if cache.find(batch["answer_keys"]) is None:
+            if not self._every_process(cache.find(batch["answer_keys"]) is not None):
                 with torch.no_grad(), self.compute_loss_context_manager():
-                    log_probs = self.model(**self.scored_inputs(batch, layout)).log_probs
+                    log_probs = model(**self.scored_inputs(batch, layout)).log_probs
                 cache.store(batch["answer_keys"], layout.tokens(log_probs))
-        self.model.train(was_training)
+        model.train(was_training)
+
+    def _every_process(self, is_true: bool) -> bool:
+        """Whether it is true of all processes: wrapped models take part in a forward together or not at all."""
+        count = self.accelerator.reduce(torch.tensor(int(is_true), device=self.accelerator.device), reduction="sum")
+        return int(count) == self.accelerator.num_processes
 
     def reference_log_probs(
         self, model: Any, scored: dict[str, Any], layout: AnswerLayout, keys: Tensor | None
@@ -99,9 +123,9 @@ class FrozenReferenceMixin:
         if self.reference_cache is None or keys is None:
             return self._read(model, scored)
         found = self.reference_cache.find(keys)
-        if found is not None:
+        if self._every_process(found is not None) and found is not None:
             return layout.spread(found).to(scored["input_ids"].device)
-        if self.ref_model is None and not is_adapted(self.model):
+        if self.policy_is_reference:
             problem = "a batch holds answers that the reference has not read, and the policy has moved on since"
             raise DataError(
                 f"{problem}\n  remedy: pass `ref_model`, or evaluate on the dataset that the trainer was given"
@@ -122,3 +146,39 @@ class FrozenReferenceMixin:
                 log_probs: Tensor = model(**model_inputs).log_probs
             model.train(was_training)
             return log_probs
+
+
+class ReferenceReading(TrainerCallback):
+    """Reads what the policy alone can tell before its first step, and each epoch what other processes have stored.
+
+    Args:
+        trainer: a trainer with a reference cache.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
+        """Sharded models can be read here first."""
+        trainer = self._trainer
+        if trainer.policy_is_reference and trainer.is_sharded and state.global_step == 0:
+            trainer.read_all(trainer.model_wrapped)
+
+    def on_epoch_begin(self, _args: Any, _state: Any, _control: Any, **_kwargs: Any) -> None:
+        """In a new epoch a process meets rows that were another's in the last."""
+        accelerator = self._trainer.accelerator
+        if accelerator.num_processes > 1:
+            # Nobody writes while somebody reads.
+            accelerator.wait_for_everyone()
+            self._trainer.reference_cache.read()
+            accelerator.wait_for_everyone()
+
+
+def refuse_partitioned(model: nn.Module) -> None:
+    """Refuse a model of which each process holds a part: it cannot be told from another by its weights.
+
+    Raises:
+        ValueError: ZeRO-3 has loaded the model.
+    """
+    if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+        raise ValueError("reference_cache: ZeRO-3 keeps no whole weights to know the reference by; use ZeRO-2 or FSDP2")

@@ -33,12 +33,13 @@ class ReferenceCache:
         directory: holds one directory for each reference; what another reference left stays and is never read.
         identity: what decides the numbers beside the answer: weights, kernels, types.
         process: index of this process.
+        processes: how many write now; earlier runs may have had more.
 
     Raises:
         LockedError: another run writes to the cache.
     """
 
-    def __init__(self, directory: Path, identity: Mapping[str, Any], process: int) -> None:
+    def __init__(self, directory: Path, identity: Mapping[str, Any], process: int, processes: int = 1) -> None:
         self.directory = directory / content_key(dict(identity))[:16]
         others = [path for path in directory.glob("*/reference.json") if path.parent != self.directory]
         if others and process == 0 and not self.directory.is_dir():
@@ -51,8 +52,8 @@ class ReferenceCache:
         if process == 0:
             write_json(self.directory / "reference.json", dict(identity))
             for path in self.directory.glob("process-*.jsonl"):
-                if path.name != "process-0.jsonl":
-                    # Opening mends a line that a kill cut short, also where there are fewer processes now.
+                if int(path.stem.removeprefix("process-")) >= processes:
+                    # Opening mends a line that a kill cut short; nobody else will, with fewer processes than then.
                     JsonlAppender(path).close()
         self._known: dict[bytes, Tensor] = {}
 

@@ -8,7 +8,9 @@ from trl import SFTTrainer
 
 from sage_trl.trainer.collators import SFECollator
 from sage_trl.trainer.fact_trainer import FactTrainerMixin, collator_options, keep_images_encoded
+from sage_trl.trainer.running_means import LOSS
 from sage_trl.trainer.sfe_config import SFEConfig
+from sage_trl.trainer.tree_batches import IGNORED
 
 
 class SFETrainer(FactTrainerMixin, SFTTrainer):
@@ -53,10 +55,16 @@ class SFETrainer(FactTrainerMixin, SFTTrainer):
         )
         self.unfreeze_parts()
         self.prepare_tree_attention(self.model)
+        self.prepare_sharding()
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """TRL's loss, after a check of the batch's keys."""
         self.check_batch_keys(self.accelerator.unwrap_model(model), inputs)
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if not self.model.training:
+            labels = inputs["shift_labels"] if "shift_labels" in inputs else inputs["labels"][:, 1:]
+            tokens = (labels != IGNORED).sum()
+            self.add_to_means({LOSS: ((result[0] if return_outputs else result) * tokens, tokens)})
+        return result

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from sage_trl.errors import DataError
 from sage_trl.models.checkpoints import load_pretrained
+from sage_trl.trainer.balance import load
 from sage_trl.trainer.collators import EntropyDPOCollator, SFECollator
 from sage_trl.trainer.fact_trainer import keep_images_encoded
 from sage_trl.trainer.sfe_config import SFEConfig
 from sage_trl.trainer.sfe_trainer import SFETrainer
-from sage_trl.trainer.token_budget import TokenBudgetBatches, TreeSize, tree_sizes
+from sage_trl.trainer.step_plans import TokenSteps
+from sage_trl.trainer.tree_sizes import TreeSize, tree_sizes
 from tests.models.stock_checkpoints import BUILDERS, save_stock
 from tests.trainer.test_shared_prefix import COMMON, mixed_groups
 
@@ -39,46 +41,58 @@ def test_sizes_are_those_of_the_encoded_trees(name, facts, collator_class, tmp_p
         batch = collator([dataset[row] for row in size.rows])
         assert batch["attention_mask"].sum().item() == size.tokens
         assert len(batch["input_ids"]) == 1
+        for some in (size.rows[:1], size.rows[1:], size.rows[::2]):
+            if some:
+                batch = collator([dataset[row] for row in some])
+                assert batch["attention_mask"].sum().item() == size.tokens_of(some)
+
+
+def plain_size(name, rows, tokens):
+    """A group whose rows share all but one token each."""
+    own = len(rows)
+    paths = tuple(frozenset({0, 1 + index}) for index in range(own))
+    return TreeSize(name, tuple(rows), (tokens - own, *[1] * own), paths)
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 50)), min_size=1, max_size=30),
+    st.lists(st.tuples(st.integers(1, 4), st.integers(5, 50)), min_size=1, max_size=30),
     st.integers(50, 200),
     st.integers(1, 4),
 )
 def test_every_row_comes_once_in_whole_groups_within_the_budget(groups, budget, processes):
     sizes, first = [], 0
     for number, (rows, tokens) in enumerate(groups):
-        sizes.append(TreeSize(str(number), tuple(range(first, first + rows)), tokens))
+        sizes.append(plain_size(str(number), range(first, first + rows), tokens))
         first += rows
-    batches = TokenBudgetBatches(sizes, budget, seed=3, processes=processes)
-    assert len(batches) % processes == 0
+    plan = TokenSteps(sizes, budget, processes, seed=3)
     orders = []
     for epoch in range(2):
-        batches.set_epoch(epoch)
-        taken = list(batches)
-        assert len(taken) == len(batches)
-        distinct = {tuple(batch) for batch in taken}
-        assert sorted(row for batch in distinct for row in batch) == list(range(first))
-        assert len(taken) - len(distinct) < processes
-        for batch in distinct:
-            inside = [size for size in sizes if set(size.rows) & set(batch)]
-            assert sum(len(size.rows) for size in inside) == len(batch)
-            assert len(inside) * max(size.tokens for size in inside) <= budget
-        orders.append(taken)
-    assert sorted(orders[0][: len(distinct)]) == sorted(orders[1][: len(distinct)])
-    if len(distinct) > 5:
+        steps = list(plan.steps(epoch))
+        assert len(steps) == len(plan)
+        assert sorted(row for step in steps for share in step for piece in share for row in piece.rows) == list(
+            range(first)
+        )
+        for step in steps:
+            assert len(step) == processes
+            assert all(load(share) <= budget for share in step)
+        # Groups are split where processes would have less to do, in the one step that lacks batches.
+        names = [[piece.size.group_id for share in step for piece in share] for step in steps]
+        assert sum(len(of_step) != len(set(of_step)) for of_step in names) <= 1
+        orders.append(steps)
+    assert sum(not share for share in (share for step in orders[0] for share in step)) < processes
+    if len(plan) > 5:
         assert orders[0] != orders[1]
 
 
 def test_as_many_trees_as_fit_are_packed():
-    sizes = [TreeSize(str(number), (number,), 10) for number in range(7)]
-    assert sorted(map(len, TokenBudgetBatches(sizes, 35, seed=0))) == [1, 3, 3]
+    sizes = [plain_size(str(number), [number], 10) for number in range(7)]
+    assert sorted(len(share) for [share] in TokenSteps(sizes, 35, 1, seed=0).steps(0)) == [1, 3, 3]
 
 
 def test_a_group_above_the_budget_is_named():
+    sizes = [plain_size("small", [0], 5), plain_size("large", [1], 100)]
     with pytest.raises(DataError, match="max_tokens_per_batch is 99, but group large alone has 100"):
-        TokenBudgetBatches([TreeSize("small", (0,), 5), TreeSize("large", (1,), 100)], 99, seed=0)
+        TokenSteps(sizes, 99, 1, seed=0)
 
 
 def test_training_takes_batches_within_the_budget(tmp_path):
