@@ -88,7 +88,7 @@ def test_fsdp_is_the_second_and_wraps_the_backbone_s_own_layers(name, monkeypatc
     assert plugin.activation_checkpointing is False
     if name == "multi_node":
         assert (args.nnodes, args.nproc_per_node, args.node_rank) == ("2", "8", 1)
-        assert (args.master_addr, args.master_port) == ("node0", "29511")
+        assert (args.rdzv_backend, args.rdzv_endpoint) == ("static", "node0:29511")
 
 
 @pytest.mark.parametrize(("name", "stage"), [("deepspeed_zero2", 2), ("deepspeed_zero3", 3)])
@@ -147,12 +147,12 @@ def test_each_node_starts_its_launcher_and_the_code_comes_through(slurm):
     assert process.returncode == 7
     [line] = calls.read_text().splitlines()
     assert line == (
-        "accelerate --config_file recipes/accelerate/multi_node.yaml --num_machines 2 --num_processes 16 "
+        "accelerate launch --config_file recipes/accelerate/multi_node.yaml --num_machines 2 --num_processes 16 "
         "--machine_rank 1 --main_process_ip node0 --main_process_port 34567 tools/train.py recipes/sfe.yaml "
         "--dataset my data --resume"
     )
     # What the script passes on is a command that accelerate takes.
-    args = launched("multi_node", *line.split()[3:13])
+    args = launched("multi_node", *line.split()[4:14])
     assert (args.num_machines, args.num_processes, args.machine_rank, args.main_process_ip) == (2, 16, 1, "node0")
 
 
