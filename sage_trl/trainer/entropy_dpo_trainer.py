@@ -181,8 +181,7 @@ class EntropyDPOTrainer(FrozenReferenceMixin, FactTrainerMixin, DPOTrainer):
         loss = super().evaluation_loss()
         if loss is None or self.args.objective != "paper":
             return loss
-        kl: float = self._metrics["eval"]["kl"][-1]
-        return loss + self.args.kl_coef * kl
+        return loss + float(self.args.kl_coef * self._metrics["eval"]["kl"][-1])
 
 
 def count_items(inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -87,9 +87,14 @@ class FactTrainerMixin(BalancedLoading, RunningMeans, GuardedPush):
             elif not is_eager:
                 plain.set_attn_implementation({"text_config": "sdpa"})
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether FSDP or DeepSpeed divides the weights among the processes."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)  # type: ignore[attr-defined]
+
     def prepare_sharding(self) -> None:
         """Where weights are divided, let all processes call the vision tower equally often and gather the head."""
-        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # type: ignore[attr-defined]
+        if not self.is_sharded:
             return
         if isinstance(self.data_collator, FactCollator):
             self.data_collator = replace(self.data_collator, always_reference=True)
@@ -182,9 +187,8 @@ class FactTrainerMixin(BalancedLoading, RunningMeans, GuardedPush):
 
     def _is_saved_by_save_pretrained(self, checkpoint: str) -> bool:
         """Whether the whole model is there, not an adapter and not the shards of FSDP or DeepSpeed."""
-        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # type: ignore[attr-defined]
         files = {path.name for path in Path(checkpoint).iterdir()}
-        return not is_sharded and "config.json" in files and "adapter_config.json" not in files
+        return not self.is_sharded and "config.json" in files and "adapter_config.json" not in files
 
     def _load_whole(self, checkpoint: str) -> None:
         restored, _ = load_pretrained(checkpoint, dtype=self.model.dtype)

@@ -39,6 +39,7 @@ class FrozenReferenceMixin:
 
     Attributes:
         reference_cache: where log-probabilities are kept, or None.
+        is_sharded: see `FactTrainerMixin`; such a model can run only once training has wrapped it.
     """
 
     model: Any
@@ -46,6 +47,7 @@ class FrozenReferenceMixin:
     args: Any
     accelerator: Any
     reference_cache: ReferenceCache | None
+    is_sharded: bool
 
     def open_reference_cache(self) -> ReferenceCache:
         reference = self.model if self.ref_model is None else self.ref_model
@@ -74,12 +76,6 @@ class FrozenReferenceMixin:
     def policy_is_reference(self) -> bool:
         """Whether pi_ref is what the policy was before the first step, and nothing else."""
         return self.ref_model is None and not is_adapted(self.model)
-
-    @property
-    def is_sharded(self) -> bool:
-        """Whether the model can run only once training has wrapped it."""
-        engines: Any = self
-        return bool(engines.is_fsdp_enabled or engines.is_deepspeed_enabled)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's training; where the policy itself is the reference, its log-probabilities are read first.
@@ -110,7 +106,7 @@ class FrozenReferenceMixin:
     def _every_process(self, is_true: bool) -> bool:
         """Whether it is true of all processes: wrapped models take part in a forward together or not at all."""
         count = self.accelerator.reduce(torch.tensor(int(is_true), device=self.accelerator.device), reduction="sum")
-        return int(count) == self.accelerator.num_processes
+        return int(count) == int(self.accelerator.num_processes)
 
     def reference_log_probs(
         self, model: Any, scored: dict[str, Any], layout: AnswerLayout, keys: Tensor | None

@@ -51,7 +51,7 @@ def ad_pl_sizes(stage, *, tiled, sources=tuple(PHOTOS), share=1.0):
 @pytest.mark.parametrize("tiled", [True, False])
 @pytest.mark.parametrize("trees", [1, 4])
 def test_a_budget_of_tokens_is_balanced_on_ad_pl(stage, tiled, trees):
-    sizes = ad_pl_sizes(stage, tiled=tiled)
+    sizes = ad_pl_sizes(stage, tiled=tiled, share=0.3)
     plan = TokenSteps(sizes, trees * max(size.tokens for size in sizes), PROCESSES, seed=1)
     found = imbalance(plan.steps(0))
     print(stage, tiled, trees, found)

@@ -158,6 +158,22 @@ def test_a_line_cut_short_by_a_kill_costs_itself_alone(tmp_path):
     assert len(alone) == 2
 
 
+def test_processes_write_side_by_side_and_read_each_other(tmp_path):
+    before = ReferenceCache(tmp_path, IDENTITY, 2, 3)
+    before.store(torch.full((1, 4), 2), [torch.tensor([-2.0])])
+    before.close()
+    left = before.directory / "process-2.jsonl"
+    left.write_text(left.read_text() + '{"key": "00')
+    caches = [ReferenceCache(tmp_path, IDENTITY, process, 2) for process in (1, 0)]
+    for number, cache in enumerate(caches):
+        cache.store(torch.full((1, 4), number), [torch.tensor([-1.0])])
+    every = torch.arange(3)[:, None].expand(3, 4)
+    assert all(cache.find(every) is None for cache in caches)
+    for cache in caches:
+        cache.read()
+        assert len(cache.find(every)) == 3
+
+
 def test_two_runs_cannot_write_at_once_and_foreign_lines_are_named(tmp_path):
     cache = ReferenceCache(tmp_path, IDENTITY, 0)
     with pytest.raises(LockedError):

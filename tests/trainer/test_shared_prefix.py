@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -224,6 +225,26 @@ def test_the_vision_tower_sees_each_image_once(name, facts, shared_prefix, tmp_p
     assert len(seen) == len(pixels)
     for count, of_all in zip(seen, pixels, strict=True):
         assert count < len(of_all)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("shared_prefix", [True, False])
+def test_a_stand_in_for_references_is_seen_and_changes_nothing(name, shared_prefix, tmp_path):
+    policy, _, processor = load(name, tmp_path)
+    rows = [{**one, "completion": one["chosen"]} for one in group(1, 2, reference=False)]
+    options = {"shared_prefix": shared_prefix, "train_parts": ["vision_encoder", "projector", "fusion"], **COMMON}
+    trainer = SFETrainer(
+        policy, SFEConfig(str(tmp_path), **options), train_dataset=Dataset.from_list(rows), processing_class=processor
+    )
+    seen, steps = [], []
+    encode = policy.model.get_image_features
+    policy.model.get_image_features = lambda **inputs: seen.append(len(inputs["pixel_values"])) or encode(**inputs)
+    for always in (False, True):
+        collator = replace(trainer.data_collator, always_reference=always)
+        policy.zero_grad()
+        steps.append(loss_and_gradients(trainer, collator(rows)))
+    assert len(seen) == 3
+    assert_equal_steps(*steps)
 
 
 def test_a_reference_in_the_prompt_and_earlier_turns(tmp_path):
