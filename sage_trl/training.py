@@ -56,7 +56,7 @@ def run_training(recipe: Recipe, console: Console) -> Path:
         if counts.questions:
             console.print(counts.summary(), highlight=False)
         if balance is not None:
-            console.print(balance, highlight=False)
+            console.print(str(balance), highlight=False, soft_wrap=True)
         console.print(f"{len(train_rows)} rows; " + (f"resuming {checkpoint.name}" if checkpoint else "starting anew"))
     stop = StopOnSignal()
     trainer.add_callback(stop)
