@@ -40,13 +40,50 @@ _TAILS = (
 )
 _FILLERS = ("", *(f", {head} {tail}".rstrip() for head in _HEADS for tail in _TAILS))
 _FILLER_LENGTHS = tuple((len(filler.strip(", ").split()), len(filler)) for filler in _FILLERS)
+_DISTINCT_FILLER_LENGTHS = frozenset(_FILLER_LENGTHS)
+_FILLERS_BY_WORDS = {
+    words: tuple(
+        (filler, letters)
+        for filler, (of_filler, letters) in zip(_FILLERS, _FILLER_LENGTHS, strict=True)
+        if of_filler == words
+    )
+    for words, _ in _FILLER_LENGTHS
+}
 DRAWS = 24
 # Short answers are cheaper to train on: lengths up to this many words above the shortest common one are drawn.
 SPARE_WORDS = 2
 # Characters by which answers of one question may differ; if no length is common to all, the next is tried.
 LETTER_STEPS = (2, 4, 8, 16, 1000)
 
-Wordings = dict[str, tuple[int, int]]
+
+class Wordings:
+    """Some ways to word a claim: each of some cores with each filler."""
+
+    def __init__(self, cores: Sequence[str]) -> None:
+        self._cores = [(core, len(core.split()), len(core)) for core in cores]
+
+    def texts(self) -> list[str]:
+        """All of them."""
+        return [core + filler for core, _, _ in self._cores for filler in _FILLERS]
+
+    def lengths(self, step: int) -> set[tuple[int, int]]:
+        """The lengths that there are: words, and characters in units of `step`."""
+        cores = {(words, letters) for _, words, letters in self._cores}
+        return {
+            (core_words + words, (core_letters + letters) // step)
+            for core_words, core_letters in cores
+            for words, letters in _DISTINCT_FILLER_LENGTHS
+        }
+
+    def of_length(self, length: tuple[int, int], step: int) -> list[str]:
+        """Those of one length."""
+        wanted_words, wanted_letters = length
+        return [
+            core + filler
+            for core, core_words, core_letters in self._cores
+            for filler, letters in _FILLERS_BY_WORDS.get(wanted_words - core_words, ())
+            if (core_letters + letters) // step == wanted_letters
+        ]
 
 
 def write_answers(claims: Sequence[Claim], part: str, level: Level, rng: random.Random) -> tuple[str, ...]:
@@ -56,31 +93,17 @@ def write_answers(claims: Sequence[Claim], part: str, level: Level, rng: random.
     """
     wordings = [_wordings(claim, part, level, rng) for claim in claims]
     for step in LETTER_STEPS:
-        by_length = [_by_length(texts, step) for texts in wordings]
-        common = sorted(set.intersection(*(set(texts) for texts in by_length)))
+        common = sorted(set.intersection(*(one.lengths(step) for one in wordings)))
         if common:
             break
     else:
-        return tuple(rng.choice(list(texts)) + "." for texts in wordings)
+        return tuple(rng.choice(one.texts()) + "." for one in wordings)
     length = rng.choice([length for length in common if length[0] <= common[0][0] + SPARE_WORDS])
-    return tuple(rng.choice(texts[length]) + "." for texts in by_length)
-
-
-def _by_length(wordings: Wordings, step: int) -> dict[tuple[int, int], list[str]]:
-    found: dict[tuple[int, int], list[str]] = {}
-    for text, (words, letters) in wordings.items():
-        found.setdefault((words, letters // step), []).append(text)
-    return found
+    return tuple(rng.choice(one.of_length(length, step)) + "." for one in wordings)
 
 
 def _wordings(claim: Claim, part: str, level: Level, rng: random.Random) -> Wordings:
-    """Some ways to word a claim, with their numbers of words and characters."""
-    found: Wordings = {}
-    for core in {_core(claim, part, level, rng): None for _ in range(DRAWS)}:
-        core_words, core_letters = len(core.split()), len(core)
-        for filler, (words, letters) in zip(_FILLERS, _FILLER_LENGTHS, strict=True):
-            found[core + filler] = (core_words + words, core_letters + letters)
-    return found
+    return Wordings(list({_core(claim, part, level, rng): None for _ in range(DRAWS)}))
 
 
 def _core(claim: Claim, part: str, level: Level, rng: random.Random) -> str:
