@@ -29,6 +29,7 @@ from sage_trl.storage import read_json
 REPOSITORY = Path(os.path.relpath(Path(__file__).resolve().parent.parent))
 RECIPES = REPOSITORY / "recipes" / "demo"
 CONTROLLED_STAGE = "sfe"
+FIRST_STAGES = ("sft", "sfe")
 REPORT_FILE = "report.html"
 TEST_SPLITS = ("test", "unseen")
 
@@ -50,7 +51,9 @@ def main() -> int:
         splits = [split for split in TEST_SPLITS if split in read_json(dataset / "dataset.json")["splits"]]
         recipes = RECIPES / arguments.source if (RECIPES / arguments.source).is_dir() else RECIPES
         training = training_steps(recipes, dataset, output, arguments.seed)
-        code = runner.run(training + evaluation_steps(dataset, output, evaluation, splits))
+        *first, last = evaluation_steps(dataset, output, evaluation, splits)
+        # A core that falls free measures before it trains more: these wait for each other, and would be left over.
+        code = runner.run([*first, *training, last])
         if code:
             return code
         controls = [(CONTROLLED_STAGE, control) for control in (*CONTROLS, "no_facts")]
@@ -74,24 +77,21 @@ def training_steps(recipes: Path, dataset: Path, output: Path, seed: int) -> lis
         common = ("--dataset", str(dataset), "--output_dir", str(output / stage), "--seed", str(seed))
         command = ("train.py", str(recipes / f"{stage}.yaml"), *common, *more)
         resume = ("--resume", "true")
-        return Step(f"train {stage}", command, produces=output / stage, resume=resume, needs=tuple(needs))
+        return Step(_training_of(stage), command, produces=output / stage, resume=resume, needs=tuple(needs))
 
     data = [step.name for step in data_steps("", None, dataset, seed)]
     score = replace(score_step(dataset), needs=tuple(data))
-    first_stage = ("--model", str(output / "sfe"))
-    scored = ["train sfe", score.name]
-    # Stage 2 waits for SFE, so SFE comes first.
-    return [
-        train("sfe", data),
-        score,
-        train("sft", data),
-        train("dpo", scored, *first_stage),
-        train("edpo", scored, *first_stage),
-    ]
+    scored = [_training_of("sfe"), score.name]
+    second_stage = [train(stage, scored, "--model", str(output / "sfe")) for stage in ("dpo", "edpo")]
+    # All else waits for SFE, so SFE comes first.
+    return [train("sfe", data), score, train("sft", data), *second_stage]
 
 
 def evaluation_steps(dataset: Path, output: Path, evaluation: Path, splits: Sequence[str]) -> list[Step]:
-    """Evaluate the controls, one-shot, on one stage, then all stages in both settings."""
+    """Evaluate the controls, one-shot, on one stage, then the first stages and all stages in both settings.
+
+    They go one after the other, because all write into one directory, but beside the trainings that still run.
+    """
 
     def command(stages: Sequence[str], settings: Sequence[str], *more: str) -> tuple[str, ...]:
         models = [str(output / stage) for stage in stages]
@@ -99,19 +99,21 @@ def evaluation_steps(dataset: Path, output: Path, evaluation: Path, splits: Sequ
         selected = ("--setting", *settings, "--split", *splits)
         return ("evaluate.py", "--model", *models, "--dataset", str(dataset), *selected, *to, *more)
 
-    controlled = [CONTROLLED_STAGE]
-    # One after the other, because all write into one directory, but beside the trainings that are still running.
-    controls = Step(
-        "evaluate the controls",
-        command(controlled, ["one_shot"], "--control", *CONTROLS),
-        produces=evaluation,
-        needs=(f"train {CONTROLLED_STAGE}",),
-    )
-    without_facts = Step(
-        "evaluate without facts", command(controlled, ["one_shot"], "--no-facts"), needs=(controls.name,)
+    controlled = command([CONTROLLED_STAGE], ["one_shot"], "--control", *CONTROLS)
+    controls = Step("evaluate the controls", controlled, evaluation, needs=(_training_of(CONTROLLED_STAGE),))
+    without = command([CONTROLLED_STAGE], ["one_shot"], "--no-facts")
+    without_facts = Step("evaluate without facts", without, needs=(controls.name,))
+    # What is answered here is not asked again below, where all stages are compared.
+    first = command(FIRST_STAGES, SETTINGS, "--evidence")
+    first_stages = Step(
+        "evaluate the first stages", first, needs=(without_facts.name, *map(_training_of, FIRST_STAGES))
     )
     everything = Step("evaluate all stages", command(STAGES, SETTINGS, "--evidence"))
-    return [controls, without_facts, everything]
+    return [controls, without_facts, first_stages, everything]
+
+
+def _training_of(stage: str) -> str:
+    return f"train {stage}"
 
 
 def _parser() -> argparse.ArgumentParser:

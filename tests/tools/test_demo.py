@@ -49,6 +49,7 @@ def test_steps_of_the_demo(demo: ModuleType) -> None:
         "evaluate.py",
         "evaluate.py",
         "evaluate.py",
+        "evaluate.py",
     ]
     assert "--source deep_pcb --root photos" in commands[0]
     assert [command.split()[1] for command in commands if command.startswith("train")] == [
@@ -56,7 +57,8 @@ def test_steps_of_the_demo(demo: ModuleType) -> None:
     ]
     assert all("--model runs/demo/sfe" in command for command in commands[5:7])
     assert "--control blank_image shuffled_reference shuffled_facts" in commands[7]
-    assert "--setting zero_shot one_shot --split test unseen" in commands[9]
+    assert "--model runs/demo/sft runs/demo/sfe runs/demo/dpo runs/demo/edpo" in commands[10]
+    assert "--setting zero_shot one_shot --split test unseen" in commands[10]
 
 
 def test_steps_wait_for_what_they_use_alone(demo: ModuleType) -> None:
@@ -74,6 +76,7 @@ def test_steps_wait_for_what_they_use_alone(demo: ModuleType) -> None:
         "train edpo": ("train sfe", "score the ranked answers"),
         "evaluate the controls": ("train sfe",),
         "evaluate without facts": ("evaluate the controls",),
+        "evaluate the first stages": ("evaluate without facts", "train sft", "train sfe"),
         "evaluate all stages": None,
     }
 
