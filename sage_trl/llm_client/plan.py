@@ -56,12 +56,23 @@ class RunSettings:
 
 @dataclass
 class Item:
-    """A distinct request on its way: its key, as it is sent, its rows in the caller's list, its unreadable answers."""
+    """A distinct request on its way.
+
+    Attributes:
+        key: of its content.
+        request: as it is sent.
+        rows: in the caller's list.
+        unreadable: answers that could not be read.
+        unknown: attempts of this run that may have been paid, without an answer.
+        free: attempts of this run that were not paid.
+    """
 
     key: str
     request: ChatRequest
     rows: list[int] = field(default_factory=list)
     unreadable: int = 0
+    unknown: int = 0
+    free: int = 0
 
     def can_be_asked_otherwise(self, refusal: Kind) -> bool:
         """Whether there is another way to ask what was refused."""
@@ -145,7 +156,7 @@ def read_value(request: ChatRequest, body: str, parse: Parse) -> Any:
 
 def expected_prompt_tokens(request: ChatRequest) -> int:
     """A guess at the prompt's tokens, a quarter of their bound."""
-    return request.prompt_token_bound() // BYTES_PER_TOKEN
+    return request.prompt_token_bound // BYTES_PER_TOKEN
 
 
 class _Lookup:

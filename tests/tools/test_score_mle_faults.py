@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import resource
@@ -192,13 +193,30 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, serve: Serve) -> None:
     assert server.stats()["received"] == {}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes read-only files; see tests/llm_client/test_runner.py")
+def obey_file_modes() -> None:
+    """Without this capability root, too, cannot write to a file that is read-only."""
+    prctl_drop_from_bounding_set, override = 24, 1
+    if os.geteuid() == 0 and ctypes.CDLL(None).prctl(prctl_drop_from_bounding_set, override, 0, 0, 0) != 0:
+        raise OSError("the capability cannot be dropped")
+
+
 def test_a_read_only_cache(tmp_path: Path, serve: Serve) -> None:
-    dataset, server = write_judged_ad_pl(tmp_path / "d", 1), serve()
+    dataset, server = write_judged_ad_pl(tmp_path / "d", 2), serve()
+    cache = dataset / "judge.sqlite"
     assert score(dataset, server, "--limit", "1").returncode == 0
-    (dataset / "judge.sqlite").chmod(0o400)
-    result = score(dataset, server)
-    assert result.returncode == 2 and "judge.sqlite" in result.stderr
+    before, received = Book(cache), server.stats()["received"]
+    cache.chmod(0o400)
+    asked = command(dataset, server)
+    result = subprocess.run(
+        asked, env=environment(), text=True, capture_output=True, timeout=120, check=False, preexec_fn=obey_file_modes
+    )
+    assert result.returncode == 2 and "judge.sqlite: cannot be opened" in result.stderr, result.stderr
+    assert server.stats()["received"] == received
+    after = Book(cache)
+    assert after.check == "ok" and (after.attempts, after.parsed) == (before.attempts, before.parsed)
+    cache.chmod(0o600)
+    assert score(dataset, server).returncode == 0
+    assert set(server.stats()["received"].values()) == {1}
 
 
 def test_a_second_writer_stops(tmp_path: Path, serve: Serve) -> None:
