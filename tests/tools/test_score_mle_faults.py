@@ -89,7 +89,7 @@ def test_kill_9_loses_nothing(tmp_path: Path, serve: Serve) -> None:
 
 @pytest.mark.soak
 def test_kill_9_fifty_times_in_5000(tmp_path: Path, serve: Serve) -> None:
-    kill_often(tmp_path, serve, groups=250, kills=50, concurrency=16, longest=0.8)
+    kill_often(tmp_path, serve, groups=250, kills=50, concurrency=16, longest=0.5)
 
 
 def terminate_often(tmp_path: Path, serve: Serve, groups: int, times: int) -> None:
