@@ -102,12 +102,14 @@ class ChatClient:
         # Certificates are loaded once, not once per connection; a plain server needs none.
         check_base_url(base_url)
         context = None if urlsplit(base_url).scheme == "http" else ssl.create_default_context()
-        self._http = httpx2.AsyncClient(
+        self._http = _WholeRequests(
             transport=_transport(context, _proxy(base_url)), timeout=seconds, follow_redirects=False
         )
         self._client = openai.AsyncOpenAI(
             api_key=self._api_key, base_url=base_url, max_retries=0, timeout=seconds, http_client=self._http
         )
+        url = self._client.base_url  # joined once: the SDK would parse three URLs for every request
+        self._url = str(url.copy_with(raw_path=url.raw_path + b"chat/completions"))
 
     async def close(self) -> None:
         await self._client.close()
@@ -127,7 +129,7 @@ class ChatClient:
             async with asyncio.timeout(self._seconds):
                 # The SDK's own `create` walks through messages and schema to convert them, which costs as much as the
                 # call; this is what it does after that, and gives the response as it came.
-                reply = await self._client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+                reply = await self._client.post(self._url, body=body, cast_to=httpx2.Response)
                 return Outcome(Kind.ANSWERED, self.redact(reply.text))
         except TimeoutError:
             return Outcome(Kind.UNKNOWN, f"no whole answer within {self._seconds:g} s")
@@ -200,6 +202,16 @@ def _proxy(base_url: str) -> str | None:
     if parts.hostname is None or proxy_bypass(parts.hostname):
         return None
     return getproxies().get(parts.scheme)
+
+
+class _WholeRequests(httpx2.AsyncClient):
+    """Takes requests as the SDK makes them; httpx would merge its own headers and cookies into each."""
+
+    def build_request(self, method: str, url: httpx2.URL | str, *, headers: Any = None, **given: Any) -> httpx2.Request:
+        """A request with what is given, but for what the SDK tells of this machine; its time-outs are the client's."""
+        given.pop("timeout", None)
+        told = [(name, value) for name, value in headers or () if not name.startswith("x-stainless-")]
+        return httpx2.Request(method, url, headers=told, **given)
 
 
 def _transport(context: ssl.SSLContext | None, proxy: str | None) -> httpx2.AsyncBaseTransport:

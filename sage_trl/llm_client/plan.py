@@ -167,11 +167,12 @@ class _Lookup:
         self._values = ledger.parsed_values(settings.parser)
         self._quarantined = ledger.quarantined(settings.parser)
         self._counts = ledger.answer_counts()
+        self._is_empty = not (self._values or self._quarantined or self._counts)
 
     def place(self, item: Item, plan: Plan) -> None:
         """Put an item where it belongs; a value got without a schema, in an earlier run, counts too."""
         keys = [item.key]
-        if item.request.schema is not None:
+        if item.request.schema is not None and not self._is_empty:
             keys.append(item.request.in_prompt_mode().key(self._settings.base_url))
         for key in keys:
             found, value = self._find(key, item.request)
@@ -184,7 +185,8 @@ class _Lookup:
         if reasons and not self._settings.retry_quarantined:
             plan.quarantined.update(dict.fromkeys(item.rows, reasons[0]))
             return
-        self._ledger.release(keys, self._settings.parser)
+        if reasons:
+            self._ledger.release(keys, self._settings.parser)
         item.unreadable = 0 if reasons else self._counts.get(item.key, 0)
         plan.pending.append(item)
 

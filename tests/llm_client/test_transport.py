@@ -29,10 +29,12 @@ class Scripted:
     def __init__(self, *answers: bytes, reads: bool = True, context: ssl.SSLContext | None = None) -> None:
         self.answers, self.reads, self.context = list(answers), reads, context
         self.connections = 0
+        self.writers: list[asyncio.StreamWriter] = []
         self.heads: list[bytes] = []
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.append(writer)
         try:
             while True:
                 self.heads.append(await reader.readuntil(b"\r\n\r\n"))
@@ -58,6 +60,9 @@ class Scripted:
 
     async def __aexit__(self, *_: object) -> None:
         self.server.close()
+        for writer in self.writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
 
 
 Ask = Callable[[], Awaitable[httpx2.Response]]
@@ -214,5 +219,28 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
             await client.close()
         assert (outcome.kind, outcome.text) == (Kind.ANSWERED, "ok")
         assert proxy.heads[0].startswith(b"POST http://models.invalid/v1/chat/completions ")
+
+    asyncio.run(story())
+
+
+def test_a_request_tells_what_is_needed_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+
+    async def story() -> None:
+        async with Scripted(OK) as server:
+            client = ChatClient(server.url.removesuffix("/chat"), 5.0)
+            await client.send({"model": "m", "messages": []})
+            await client.close()
+        first, *lines = server.heads[0].decode().strip().split("\r\n")
+        told = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        assert first == "POST /v1/chat/completions HTTP/1.1"
+        assert told.pop("user-agent").startswith("AsyncOpenAI/")
+        assert told == {
+            "host": server.url.split("/")[2],
+            "authorization": "Bearer sk-test",
+            "accept": "application/json",
+            "content-type": "application/json",
+            "content-length": "27",
+        }
 
     asyncio.run(story())
