@@ -19,6 +19,7 @@ import pytest
 from sage_trl.data.dataset import read_ad_pl, write_ad_pl
 from tests.judge.judged_ad_pl import write_judged_ad_pl
 from tests.llm_client.conftest import Served, serve
+from tests.llm_client.fake_server import FAULTS
 from tests.tools.judging import (
     Book,
     command,
@@ -76,7 +77,7 @@ def kill_often(tmp_path: Path, serve: Serve, groups: int, kills: int, concurrenc
     total, faults = sum(stats["received"].values()), sum(stats["faults"].values())
     print(f"{groups * 20} judgements, {killed} kills, {total} requests, {faults} faults, {lost} in flight when killed")
     print(f"ledger {book.spent / 1e9:.4f} USD, server {stats['nano_usd'] / 1e9:.4f} USD, {stats['faults']}")
-    assert faults / total > 0.15
+    assert faults / total > 0.15 and set(stats["faults"]) == set(FAULTS)
     assert written_scores(dataset / "scores.jsonl") == list(expected_scores(dataset))
     assert book.check == "ok" and book.spent >= stats["nano_usd"]
     assert not book.asked_after_an_answer()
@@ -157,8 +158,9 @@ def test_disk_full_stops_and_keeps_what_was_committed(tmp_path: Path, serve: Ser
     dataset = write_judged_ad_pl(tmp_path / "d", 5)
     server = serve("--latency", "0.005")
     # A limit on the size of files: the write fails as on a full disk, and needs no disk of its own.
-    limit = 600_000
-    asked = command(dataset, server)
+    # With two places no commit carries more than two answers, so the log outgrows the limit, however slow the disk.
+    limit, places = 600_000, 2
+    asked = command(dataset, server, "--concurrency", str(places))
     result = subprocess.run(
         asked,
         env=environment(),
@@ -177,7 +179,7 @@ def test_disk_full_stops_and_keeps_what_was_committed(tmp_path: Path, serve: Ser
     assert book.check == "ok" and len(book.parsed) > 5 and book.spent >= server.stats()["nano_usd"]
     paid = len(book.parsed)
     assert score(dataset, server).returncode == 0
-    assert sum(server.stats()["received"].values()) <= 100 + 16
+    assert sum(server.stats()["received"].values()) <= 100 + places
     print(f"{paid} scores were committed before the disk was full; all 100 after")
     assert not Book(dataset / "judge.sqlite").asked_after_an_answer()
 
