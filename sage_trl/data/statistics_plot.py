@@ -50,9 +50,10 @@ def plot_statistics(statistics: DatasetStatistics, title: str, path: Path) -> No
     levels = {name.replace("_", " "): counts for name, counts in statistics.by["level"].items()}
     bars(sheet[2], "questions per level", {"": {name: counts.questions for name, counts in levels.items()}}, (PLAIN,))
     verdicts = {
-        answer: {name: getattr(counts, answer) for name, counts in levels.items()} for answer in ("yes", "no", "open")
+        answer: {name: getattr(counts, answer) for name, counts in levels.items()}
+        for answer in ("yes", "no", "choice", "open")
     }
-    bars(sheet[3], "true answers per level", verdicts, (PLAIN, SECOND, "#a9a9a9"))
+    bars(sheet[3], "true answers per level", verdicts, (PLAIN, SECOND, NORMAL, "#a9a9a9"))
     bars(sheet[4], "defects per type", {"": statistics.defect_types or {"none": 0}}, (ANOMALOUS,))
     for name, colour in {"questions": PLAIN, "all answers": SECOND}.items():
         words, counts = _steps(statistics.lengths[name])
