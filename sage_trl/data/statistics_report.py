@@ -46,7 +46,7 @@ def _count_table(name: str, by_value: dict[str, Counts], total: Counts) -> Table
     # Narrow, so that a pipe's 80 columns cut no name.
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column(name, no_wrap=True)
-    for heading in ("groups", "images", "normal", "anomalous", "questions", "yes", "no", "choice", "open"):
+    for heading in ("groups", "images", "normal", "faulty", "questions", "yes", "no", "choice", "open"):
         table.add_column(heading, justify="right")
     entries = list(by_value.items()) + ([("all", total)] if len(by_value) > 1 else [])
     for value, counts in entries:
