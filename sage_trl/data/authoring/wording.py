@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 
 from sage_trl.data.authoring.claims import EVERYWHERE, Claim
 from sage_trl.lexicon import GOOD_PART, DefectTerms, article, place_phrase, terms_for
@@ -39,51 +40,14 @@ _TAILS = (
     "at close range",
 )
 _FILLERS = ("", *(f", {head} {tail}".rstrip() for head in _HEADS for tail in _TAILS))
-_FILLER_LENGTHS = tuple((len(filler.strip(", ").split()), len(filler)) for filler in _FILLERS)
-_DISTINCT_FILLER_LENGTHS = frozenset(_FILLER_LENGTHS)
-_FILLERS_BY_WORDS = {
-    words: tuple(
-        (filler, letters)
-        for filler, (of_filler, letters) in zip(_FILLERS, _FILLER_LENGTHS, strict=True)
-        if of_filler == words
-    )
-    for words, _ in _FILLER_LENGTHS
-}
 DRAWS = 24
 # Short answers are cheaper to train on: lengths up to this many words above the shortest common one are drawn.
 SPARE_WORDS = 2
 # Characters by which answers of one question may differ; if no length is common to all, the next is tried.
 LETTER_STEPS = (2, 4, 8, 16, 1000)
 
-
-class Wordings:
-    """Some ways to word a claim: each of some cores with each filler."""
-
-    def __init__(self, cores: Sequence[str]) -> None:
-        self._cores = [(core, len(core.split()), len(core)) for core in cores]
-
-    def texts(self) -> list[str]:
-        """All of them."""
-        return [core + filler for core, _, _ in self._cores for filler in _FILLERS]
-
-    def lengths(self, step: int) -> set[tuple[int, int]]:
-        """The lengths that there are: words, and characters in units of `step`."""
-        cores = {(words, letters) for _, words, letters in self._cores}
-        return {
-            (core_words + words, (core_letters + letters) // step)
-            for core_words, core_letters in cores
-            for words, letters in _DISTINCT_FILLER_LENGTHS
-        }
-
-    def of_length(self, length: tuple[int, int], step: int) -> list[str]:
-        """Those of one length."""
-        wanted_words, wanted_letters = length
-        return [
-            core + filler
-            for core, core_words, core_letters in self._cores
-            for filler, letters in _FILLERS_BY_WORDS.get(wanted_words - core_words, ())
-            if (core_letters + letters) // step == wanted_letters
-        ]
+Length = tuple[int, int]
+"""Words, and characters divided by the step."""
 
 
 def write_answers(claims: Sequence[Claim], part: str, level: Level, rng: random.Random) -> tuple[str, ...]:
@@ -91,19 +55,38 @@ def write_answers(claims: Sequence[Claim], part: str, level: Level, rng: random.
 
     Of the lengths that every claim can be worded in, one is drawn: so a length says nothing about a rank.
     """
-    wordings = [_wordings(claim, part, level, rng) for claim in claims]
+    cores = [_cores(claim, part, level, rng) for claim in claims]
     for step in LETTER_STEPS:
-        common = sorted(set.intersection(*(one.lengths(step) for one in wordings)))
+        lengths = [{length for core in own for length in _fillers_by_length(*_size(core), step)} for own in cores]
+        common = sorted(set.intersection(*lengths))
         if common:
             break
     else:
-        return tuple(rng.choice(one.texts()) + "." for one in wordings)
+        return tuple(rng.choice([core + filler for core in own for filler in _FILLERS]) + "." for own in cores)
     length = rng.choice([length for length in common if length[0] <= common[0][0] + SPARE_WORDS])
-    return tuple(rng.choice(one.of_length(length, step)) + "." for one in wordings)
+    return tuple(rng.choice(_of_length(own, length, step)) + "." for own in cores)
 
 
-def _wordings(claim: Claim, part: str, level: Level, rng: random.Random) -> Wordings:
-    return Wordings(list({_core(claim, part, level, rng): None for _ in range(DRAWS)}))
+def _cores(claim: Claim, part: str, level: Level, rng: random.Random) -> list[str]:
+    """Some ways to word a claim, without filler."""
+    return list(dict.fromkeys(_core(claim, part, level, rng) for _ in range(DRAWS)))
+
+
+def _of_length(cores: Sequence[str], length: Length, step: int) -> list[str]:
+    return [core + filler for core in cores for filler in _fillers_by_length(*_size(core), step).get(length, ())]
+
+
+def _size(text: str) -> tuple[int, int]:
+    return len(text.split()), len(text)
+
+
+@lru_cache(maxsize=4096)
+def _fillers_by_length(words: int, letters: int, step: int) -> dict[Length, list[str]]:
+    """Fillers by the length that they give a core of so many words and characters; few sizes of cores occur."""
+    found: dict[Length, list[str]] = {}
+    for filler in _FILLERS:
+        found.setdefault((words + len(filler.strip(", ").split()), (letters + len(filler)) // step), []).append(filler)
+    return found
 
 
 def _core(claim: Claim, part: str, level: Level, rng: random.Random) -> str:
