@@ -10,12 +10,13 @@ from typing import NoReturn
 
 import pytest
 
+from benchmarks import dataset_stages  # noqa: F401  forks find it, and all it needs, imported
 from benchmarks import full_size_dataset as benchmark
 
 SHARES = (0.004, 0.02)
 SIZE = 512
 # Held in memory, the 68 test images that the larger share has more would be 51 MiB. Batches differ by some images.
-MOST_GROWTH = 12 / 1024  # GiB
+MOST_GROWTH = 25 / 1024  # GiB
 
 
 class Forked:
