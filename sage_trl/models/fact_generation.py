@@ -39,10 +39,9 @@ class FactEnhancedGenerationMixin(FusionInitializationMixin):
         names = [*FACT_INPUTS, *cls.inner_class.fact_inputs]
         names += [f"{REFERENCE_PREFIX}{name}" for name in cls.inner_class.image_inputs]
         cls.all_fact_inputs = tuple(names)
-        # FSDP2 derives a class of its own from a model's, which has the signature already.
-        missing = [name for name in names if name not in inspect.signature(cls.forward).parameters]
-        if missing:
-            cls.forward = _forward_naming(cls, missing)
+        # Not once more for a subclass of a finished class, such as FSDP makes of the model that it divides.
+        if not set(names) <= set(inspect.signature(cls.forward).parameters):
+            cls.forward = _forward_naming(cls, names)
 
     def __init__(self, config: Any) -> None:
         # Skips the base's own constructor, which would build a second, plain inner model.

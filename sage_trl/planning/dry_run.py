@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
@@ -142,15 +143,15 @@ def one_step(trainer: Any) -> DryRun:
         optimizer=total_bytes(
             value for values in state.values() for value in values.values() if torch.is_tensor(value)
         ),
-        activations=watch.saved.bytes,
+        activations=watch.activations,
         recomputed=watch.recomputed,
-        weight_copies=watch.saved.copies,
+        weight_copies=watch.copies,
     )
     return DryRun(
         usage=usage,
         batch=watch.shape,
         flops=watch.work.flops,
-        unbroken_activations=watch.unbroken or watch.saved.bytes,
+        unbroken_activations=watch.unbroken or watch.activations,
         recomputed_copies=watch.recomputed_copies,
         parameters=parameter_shapes(model, state),
         reference=() if reference is None else parameter_shapes(reference, {}),
@@ -163,7 +164,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.gradients = self.recomputed = self.recomputed_copies = self.unbroken = 0
-        self.saved = _SavedTensors(trainer)
+        self.activations = self.copies = 0
         self.work = CountedWork()
         self.shape = (0, 0)
         self.compute_loss: Callable[..., Any] = trainer.compute_loss
@@ -189,8 +190,11 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         if self.trainer.args.gradient_checkpointing:
             with self.work.paused():
                 self._run_without_checkpoints(model, dict(inputs))
-        with self.saved.counting():
-            return self.compute_loss(model, inputs, *args, **kwargs)
+        saved = _SavedTensors(self.trainer)
+        with saved.counting():
+            loss = self.compute_loss(model, inputs, *args, **kwargs)
+        self.activations, self.copies = saved.bytes, saved.copies
+        return loss
 
     def _run_without_checkpoints(self, model: Any, inputs: dict[str, Any]) -> None:
         """Count all activations, and those of the layer that keeps most, in a forward without checkpoints."""
@@ -210,18 +214,22 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             hooks.append(layer.register_forward_pre_hook(lambda *_: before.append((saved.bytes, saved.copies))))
             hooks.append(layer.register_forward_hook(leave))
         with saved.counting():
-            self.compute_loss(model, inputs)
+            loss = self.compute_loss(model, inputs)
+        self.unbroken = saved.bytes
+        del loss
         for layer, was_enabled in zip(layers, enabled, strict=True):
             layer.gradient_checkpointing = was_enabled
         for hook in hooks:
             hook.remove()
-        self.unbroken = saved.bytes
         activations, self.recomputed_copies = max(kept, key=sum)
         self.recomputed = activations + self.recomputed_copies
 
 
 class _SavedTensors:
-    """Bytes that autograd keeps for the backward, the models' parameters and buffers apart, and copies of those."""
+    """Bytes that autograd keeps for the backward, the models' parameters and buffers apart, and copies of those.
+
+    What is let go of again does not count: a checkpoint saves its inputs also where nothing in it has a gradient.
+    """
 
     def __init__(self, trainer: Any) -> None:
         models: list[nn.Module] = [trainer.model, *filter(None, [getattr(trainer, "ref_model", None)])]
@@ -229,21 +237,43 @@ class _SavedTensors:
         self._of_models = {
             storage_key(tensor) for model in models for tensor in (*model.parameters(), *model.buffers())
         }
-        self._known = set(self._of_models)
-        self._alive: list[Tensor] = []
+        self._holders: Counter[int] = Counter()
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        with torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _Saved(tensor, self), lambda saved: saved.tensor):
             yield
 
-    def _keep(self, tensor: Tensor) -> Tensor:
+    def add(self, tensor: Tensor) -> None:
+        """Autograd keeps a tensor, on memory that it may know already."""
         key = storage_key(tensor)
-        if key not in self._known:
-            self._known.add(key)
-            self._alive.append(tensor)
-            if source_of_copy(tensor) in self._of_models:
-                self.copies += storage_bytes(tensor)
-            else:
-                self.bytes += storage_bytes(tensor)
-        return tensor
+        self._holders[key] += 1
+        if self._holders[key] == 1:
+            self._count(tensor, storage_bytes(tensor))
+
+    def remove(self, tensor: Tensor) -> None:
+        """Autograd has let go of it."""
+        key = storage_key(tensor)
+        self._holders[key] -= 1
+        if not self._holders[key]:
+            del self._holders[key]
+            self._count(tensor, -storage_bytes(tensor))
+
+    def _count(self, tensor: Tensor, size: int) -> None:
+        if storage_key(tensor) in self._of_models:
+            return
+        if source_of_copy(tensor) in self._of_models:
+            self.copies += size
+        else:
+            self.bytes += size
+
+
+class _Saved:
+    """A tensor as autograd keeps it: gone when autograd lets go of it."""
+
+    def __init__(self, tensor: Tensor, counted: _SavedTensors) -> None:
+        self.tensor, self._counted = tensor, counted
+        counted.add(tensor)
+
+    def __del__(self) -> None:
+        self._counted.remove(self.tensor)

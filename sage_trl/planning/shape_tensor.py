@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sage_trl.planning.repeated_operations import repeated
+
 aten = torch.ops.aten
 META = torch.device("meta")
 FACTORIES = (aten.empty.memory_format, aten.zeros.default, aten.ones.default, aten.full.default)
@@ -87,7 +89,7 @@ class ShapeTensor(Tensor):
             return type(value)(map(wrap, value)) if isinstance(value, list | tuple) else value
 
         args = [unwrap(value) for value in args]
-        result = operation(*args, **{name: unwrap(value) for name, value in (kwargs or {}).items()})
+        result = repeated(operation, args, {name: unwrap(value) for name, value in (kwargs or {}).items()})
         if operation is aten._to_copy.default:
             # On the memory, because views of the copy are other tensors.
             result.untyped_storage().source = _key(args[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from typing import Any
 
 import pytest
@@ -17,6 +18,13 @@ from sage_trl.models.parts import part_of
 from sage_trl.planning.memory import plan_memory
 from sage_trl.training import build_trainer, load_rows
 from tests.models.stock_checkpoints import save_stock
+
+
+class Saved:
+    """A tensor as long as autograd keeps it."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
 
 
 class Gradients(TrainerCallback):
@@ -45,20 +53,21 @@ def train_one_step(recipe) -> dict[str, int]:
     trainer = build_trainer(args, models, load_rows(recipe, recipe.run.split, PairCounts()), None)
     own = [model for model in (trainer.model, getattr(trainer, "ref_model", None)) if model is not None]
     known = {tensor.data_ptr() for model in own for tensor in (*model.parameters(), *model.buffers())}
-    saved: dict[int, torch.Tensor] = {}
+    saved: weakref.WeakSet[Saved] = weakref.WeakSet()
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in known:
-            saved[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
+    def pack(tensor: torch.Tensor) -> Saved:
+        one = Saved(tensor)
+        saved.add(one)
+        return one
 
     compute_loss = trainer.compute_loss
 
     def watched(*arguments: Any, **keywords: Any) -> Any:
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda one: one.tensor):
             loss = compute_loss(*arguments, **keywords)
-        activations.append(sum(tensor.untyped_storage().nbytes() for tensor in saved.values()))
-        saved.clear()
+        kept = [one.tensor.untyped_storage() for one in saved]
+        sizes = {storage.data_ptr(): storage.nbytes() for storage in kept if storage.data_ptr() not in known}
+        activations.append(sum(sizes.values()))
         return loss
 
     activations: list[int] = []
