@@ -70,8 +70,8 @@ def test_padding_is_never_selected(loaded, size, reference_in_prompt):
         # show 2 of each.
         assert len(sides) == 8
     else:
-        # The whole image but for slivers that LLaVA drops with the padding: of 97 x 50, a line of pixels of 33 in two by
-        # two tiles, or two of 50 in three by three.
+        # The whole image but for slivers that LLaVA drops with the padding: of 97 x 50, a line of pixels of 33 in two
+        # by two tiles, or two of 50 in three by three.
         assert 48 / 50 - 1e-4 < sum(width * height for width, height in sides) < 1 + 1e-4
 
 
