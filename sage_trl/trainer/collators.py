@@ -84,11 +84,11 @@ class FactCollator:
         draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
         return draw < self.reference_dropout
 
-    def encode(self, rows: Sequence[Row], completions: Sequence[str]) -> dict[str, Tensor]:
+    def encode(self, rows: Sequence[Row], completions: Sequence[str], key_of: ImageKeys) -> dict[str, Tensor]:
         """Prompts and completions side by side, flushed left, with `completion_mask`."""
         batch = encode_prompts(self.processor, rows, facts=self.facts, reference_in_prompt=self.reference_in_prompt)
         if self.vision_once and not self.reference_in_prompt:
-            batch |= same_images(self.processor, batch, rows, ImageKeys())
+            batch |= same_images(self.processor, batch, rows, key_of)
         tokens = self.processor.tokenizer(
             list(completions), padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt"
         )
@@ -105,7 +105,7 @@ class FactCollator:
         return batch
 
     def encode_trees(
-        self, rows: Sequence[Row], answers: Sequence[Sequence[str]]
+        self, rows: Sequence[Row], answers: Sequence[Sequence[str]], key_of: ImageKeys
     ) -> tuple[dict[str, Tensor], list[list[int]]]:
         """Rows and their rendered answers as trees; see `tree_batches.encode_trees`."""
         return encode_trees(
@@ -115,6 +115,7 @@ class FactCollator:
             facts=self.facts,
             reference_in_prompt=self.reference_in_prompt,
             share_answers=self.share_answers,
+            key_of=key_of,
         )
 
     def render_completion(self, row: Row, column: str) -> str:
@@ -143,11 +144,11 @@ class SFECollator(FactCollator):
         prepared = self.prepare(rows)
         completions = [self.render_completion(row, "completion") for row in prepared]
         if self.shared_prefix:
-            batch, _ = self.encode_trees(prepared, [[text] for text in completions])
+            batch, _ = self.encode_trees(prepared, [[text] for text in completions], ImageKeys())
             del batch["leaf_ids"]
             # The `Trainer` counts the tokens of `labels`.
             return {**batch, "labels": batch["shift_labels"]}
-        batch = self.encode(prepared, completions)
+        batch = self.encode(prepared, completions, ImageKeys())
         batch["labels"] = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
         return batch
 
@@ -177,18 +178,19 @@ class EntropyDPOCollator(FactCollator):
         prepared = self.prepare(rows)
         chosen, rejected = ([self.render_completion(row, name) for row in prepared] for name in ("chosen", "rejected"))
         pairs = [list(pair) for pair in zip(chosen, rejected, strict=True)]
+        key_of = ImageKeys()
         if self.shared_prefix:
-            batch, leaves = self.encode_trees(prepared, pairs)
+            batch, leaves = self.encode_trees(prepared, pairs, key_of)
             batch["pair_leaves"] = torch.tensor(leaves)
         else:
-            batch = self.encode([*prepared, *prepared], [*chosen, *rejected])
+            batch = self.encode([*prepared, *prepared], [*chosen, *rejected], key_of)
             leaves = [[index, len(rows) + index] for index in range(len(rows))]
         if self.with_answer_keys:
             owners: dict[int, tuple[Row, str]] = {}
             for row, pair, of_row in zip(prepared, pairs, leaves, strict=True):
                 owners |= {leaf: (row, text) for leaf, text in zip(of_row, pair, strict=True)}
             rows_of_leaves, texts = zip(*(owners[leaf] for leaf in sorted(owners)), strict=True)
-            batch["answer_keys"] = answer_keys(self._prompt_identity, rows_of_leaves, texts)
+            batch["answer_keys"] = answer_keys(self._prompt_identity, rows_of_leaves, texts, key_of)
         batch["delta_entropy"] = torch.tensor([row["delta_entropy"] for row in rows], dtype=torch.float32)
         batch["pair_kind"] = torch.tensor([PAIR_KINDS.index(row["pair_kind"]) for row in rows])
         return batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -94,10 +95,21 @@ def check(recipe, *, within: float = 0.02) -> Any:
     return plan
 
 
+SWITCHES = (("bf16",), ("gradient_checkpointing",), ("bf16", "shared_prefix"))
+FULL_TRAININGS = list(itertools.product(("internvl", "llava_next", "qwen2_vl"), ("sfe", "edpo"), SWITCHES))
+# Every switch in either stage, and every backbone in either stage.
+FIRST_FULL_TRAININGS = [one for one in FULL_TRAININGS if one[0] == "internvl" or one[2] == ("gradient_checkpointing",)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("switches", [("bf16",), ("gradient_checkpointing",), ("bf16", "shared_prefix")], ids="-".join)
-@pytest.mark.parametrize("stage", ["sfe", "edpo"])
-@pytest.mark.parametrize("name", ["internvl", "llava_next", "qwen2_vl"])
+@pytest.mark.parametrize(
+    ("name", "stage", "switches"),
+    [
+        pytest.param(name, stage, switches, id="-".join((name, stage, *switches)), marks=marks)
+        for name, stage, switches in FULL_TRAININGS
+        for marks in [() if (name, stage, switches) in FIRST_FULL_TRAININGS else pytest.mark.soak]
+    ],
+)
 def test_full_training(name, stage, switches, checkpoints, recipe):
     keys = {"shared_prefix": False, **dict.fromkeys(switches, True)}
     # Rows of one image share its activations in the projector; the plan's longest rows may be of different images.
