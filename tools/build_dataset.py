@@ -177,6 +177,10 @@ def _build_with(author: Author, arguments: argparse.Namespace, console: Console)
         config=arguments.config,
     )
     source = open_source(arguments.source)
+    if arguments.quiet and arguments.source == "datasets":
+        from datasets import disable_progress_bars  # noqa: PLC0415
+
+        disable_progress_bars()  # of files being read
     columns = (SpinnerColumn(), TextColumn("{task.completed} parts"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True, quiet=arguments.quiet)) as progress:
         task = progress.add_task("build", total=None)

@@ -102,10 +102,9 @@ class _Connection(asyncio.Protocol):
         self._lose()
 
     def _lose(self) -> None:
-        if not self.lost:
-            self.lost = True
-            self._http.receive_data(b"")  # h11's sign of the end
-            self._wake()
+        self.lost = True
+        self._http.receive_data(b"")  # h11's sign of the end
+        self._wake()
 
     def _wake(self) -> None:
         if self._news is not None and not self._news.done():

@@ -39,7 +39,10 @@ class FactEnhancedGenerationMixin(FusionInitializationMixin):
         names = [*FACT_INPUTS, *cls.inner_class.fact_inputs]
         names += [f"{REFERENCE_PREFIX}{name}" for name in cls.inner_class.image_inputs]
         cls.all_fact_inputs = tuple(names)
-        cls.forward = _forward_naming(cls, names)
+        # FSDP2 derives a class of its own from a model's, which has the signature already.
+        missing = [name for name in names if name not in inspect.signature(cls.forward).parameters]
+        if missing:
+            cls.forward = _forward_naming(cls, missing)
 
     def __init__(self, config: Any) -> None:
         # Skips the base's own constructor, which would build a second, plain inner model.

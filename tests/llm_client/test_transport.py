@@ -145,6 +145,22 @@ def test_what_comes_unasked_answers_nothing() -> None:
     assert server.connections == 2
 
 
+def test_a_server_of_another_kind_that_speaks_first() -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example ready\r\n")
+        await asyncio.sleep(0.1)
+        writer.close()
+
+    async def story() -> None:
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with server, httpx2.AsyncClient(transport=KeptAliveTransport(None)) as client, asyncio.timeout(10):
+            with pytest.raises(httpx2.RemoteProtocolError):
+                await client.post(url, content=BODY)
+
+    asyncio.run(story())
+
+
 def test_idle_connections_are_used_again_but_not_old_or_closed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Scripted(*[OK] * 6)
 
