@@ -32,7 +32,7 @@ class DivergenceGuard:
     accelerator: Any
     data_collator: Any
     _rows: list[str] | None = None
-    _losses: deque[tuple[list[str] | None, Tensor]] | None = None
+    _micro_batches: deque[tuple[list[str] | None, Tensor]] | None = None
 
     def get_train_dataloader(self) -> Any:
         """TRL's, of batches that name their rows."""
@@ -59,10 +59,10 @@ class DivergenceGuard:
         """
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
         if self.model.training:
-            if self._losses is None:
-                self._losses = deque(maxlen=self.args.gradient_accumulation_steps)
+            if self._micro_batches is None:
+                self._micro_batches = deque(maxlen=self.args.gradient_accumulation_steps)
             loss = result[0] if return_outputs else result
-            self._losses.append((self._rows, loss.detach()))
+            self._micro_batches.append((self._rows, loss.detach()))
             if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
                 self._refuse_divergence(None)
         return result
@@ -72,12 +72,12 @@ class DivergenceGuard:
         # A loss scale for fp16 is found by stepping back from gradients that overflow.
         has_scaler = getattr(self.accelerator, "scaler", None) is not None
         self._refuse_divergence(None if has_scaler or norm is None else float(norm))
-        if self._losses is not None:
-            self._losses.clear()
+        if self._micro_batches is not None:
+            self._micro_batches.clear()
         return norm
 
     def _refuse_divergence(self, norm: float | None) -> None:
-        losses = [(rows, float(loss)) for rows, loss in self._losses or ()]
+        losses = [(rows, float(loss)) for rows, loss in self._micro_batches or ()]
         found = [not math.isfinite(loss) for _, loss in losses], norm is not None and not math.isfinite(norm)
         bad_loss, bad_norm = largest([int(any(found[0])), int(found[1])])
         if not bad_loss and not bad_norm:
