@@ -19,6 +19,7 @@ from sage_trl.trainer.checkpoint_files import checkpoints, fault_of
 from tests.tools.training import command, losses, run, write_recipe
 from tests.warm import WarmProcess, start_warm
 
+SETTINGS = {"save_steps": 1, "save_total_limit": 2, "logging_steps": 1}
 KINDS = [(number, in_save) for number in (signal.SIGKILL, signal.SIGTERM) for in_save in (True, False)]
 
 
@@ -58,16 +59,20 @@ def live_and_die(recipe: Path, output: Path, number: signal.Signals, in_save: bo
     return was_saving
 
 
-def kill_again_and_again(dataset: Path, tmp_path: Path, kills: int, steps: int) -> Counter:
-    settings = {"max_steps": steps, "save_steps": 1, "save_total_limit": 2, "logging_steps": 1}
-    unbroken = write_recipe(tmp_path / "unbroken.yaml", dataset, tmp_path / "unbroken", **settings)
-    result = run("train.py", unbroken)
+def train_unbroken(dataset: Path, folder: Path, steps: int) -> Path:
+    """A run that nobody kills."""
+    recipe = write_recipe(folder / "unbroken.yaml", dataset, folder / "unbroken", **SETTINGS, max_steps=steps)
+    result = run("train.py", recipe)
     assert result.returncode == 0, result.stderr
-    recipe, output = (
-        write_recipe(tmp_path / "killed.yaml", dataset, tmp_path / "killed", **settings),
-        tmp_path / "killed",
-    )
-    rng = random.Random(0)
+    return folder / "unbroken"
+
+
+def kill_again_and_again(dataset: Path, unbroken: Path, folder: Path, kills: int, seed: int = 0) -> Counter:
+    """Kill a training, as often in a save as outside one, by either signal, and compare its end with the unbroken."""
+    steps = newest(unbroken)
+    output = folder / "killed"
+    recipe = write_recipe(folder / "killed.yaml", dataset, output, **SETTINGS, max_steps=steps)
+    rng = random.Random(seed)
     wanted = Counter({kind: kills // len(KINDS) for kind in KINDS})
     seen: Counter = Counter()
     while seen.total() < kills:
@@ -78,7 +83,7 @@ def kill_again_and_again(dataset: Path, tmp_path: Path, kills: int, steps: int) 
         seen[kind] += seen[kind] < wanted[kind]
     result = run("train.py", recipe, "--resume")
     assert result.returncode == 0, result.stderr
-    assert_same_end(tmp_path / "unbroken", output, steps)
+    assert_same_end(unbroken, output, steps)
     return seen
 
 
@@ -98,15 +103,19 @@ def assert_same_end(one: Path, other: Path, steps: int) -> None:
 
 @pytest.mark.slow
 def test_four_kills(dataset, tmp_path):
-    seen = kill_again_and_again(dataset, tmp_path, kills=4, steps=120)
+    seen = kill_again_and_again(dataset, train_unbroken(dataset, tmp_path, 40), tmp_path, kills=4)
     assert seen == dict.fromkeys(KINDS, 1)
 
 
 @pytest.mark.soak
 def test_a_hundred_kills(dataset, tmp_path):
     start = time.monotonic()
-    seen = kill_again_and_again(dataset, tmp_path, kills=100, steps=800)
-    counts = [
-        f"{number.name} {'during' if saving else 'outside'} a save: {seen[number, saving]}" for number, saving in KINDS
-    ]
-    print(f"\n{', '.join(counts)}; all resumed, same weights to the bit; {time.monotonic() - start:.0f} s")
+    unbroken = train_unbroken(dataset, tmp_path, 150)
+    total: Counter = Counter()
+    for turn in range(5):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        total += kill_again_and_again(dataset, unbroken, folder, kills=20, seed=turn)
+        counts = [f"{total[kind]} {kind[0].name} {'during' if kind[1] else 'outside'} a save" for kind in KINDS]
+        print(f"\n{', '.join(counts)}: same weights to the bit; {time.monotonic() - start:.0f} s", flush=True)
+    assert total == dict.fromkeys(KINDS, 25)
