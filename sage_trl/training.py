@@ -70,7 +70,7 @@ def run_training(recipe: Recipe, console: Console) -> Path:
                     logger.warning("resuming a run that differs: %s", difference)
                 beginning = "starting anew" if checkpoint is None else f"resuming {checkpoint.name}"
                 introduce(trainer, counts, f"{len(train_rows)} rows; {beginning}", console)
-            from_main_process(trainer.make_room)
+            from_main_process(lambda: trainer.make_room(output_dir))
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             if stop.has_stopped:
                 raise stop.error(trainer.state.global_step)

@@ -82,13 +82,15 @@ class DivergenceGuard:
         bad_loss, bad_norm = largest([int(any(found[0])), int(found[1])])
         if not bad_loss and not bad_norm:
             return
-        batches = [{"loss": str(loss), "rows": rows} for rows, loss in losses]
-        processes = from_all_processes({"batches": batches, "gradient_norm": None if norm is None else str(norm)})
+        batches: list[dict[str, Any]] = [{"loss": str(loss), "rows": rows} for rows, loss in losses]
+        processes: list[dict[str, Any]] = from_all_processes(
+            {"batches": batches, "gradient_norm": None if norm is None else str(norm)}
+        )
         step = self.state.global_step + 1
         path = Path(self.args.output_dir) / f"diverged-step-{step}.json"
         if self.args.process_index == 0:
             write_json(path, {"step": step, "processes": processes})
-        values = [batch["loss"] for one in processes for batch in one["batches"] or ()]
+        values = [batch["loss"] for one in processes for batch in one["batches"]]
         value = next((text for text in values if not math.isfinite(float(text))), None)
         problem = f"the gradient of step {step} is {norm}" if value is None else f"the loss of step {step} is {value}"
         raise DivergedError(f"{problem}; the rows of its batch are in {path}\n  remedy: {_REMEDY}")

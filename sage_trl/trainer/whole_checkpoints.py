@@ -65,7 +65,7 @@ class WholeCheckpoints:
         is_there = self.args.should_save and fault_of(final, hashes=False) is None
         if any(from_all_processes(is_there)):
             return  # an epoch and a step that both ask for it
-        self._writing(final, self.make_room)
+        self._writing(final, lambda: self.make_room(run_dir))
         with self._saving():
             self._writing(final, lambda: super(WholeCheckpoints, self)._save_checkpoint(model, trial), on_all=True)  # type: ignore[misc]
         if Path(self.state.best_model_checkpoint or "") == partial:
@@ -78,13 +78,12 @@ class WholeCheckpoints:
         if not self._is_saving:
             super()._push_from_checkpoint(checkpoint_folder)  # type: ignore[misc]
 
-    def make_room(self) -> None:
-        """Remove what a killed process left, and see whether a checkpoint fits.
+    def make_room(self, run_dir: Path) -> None:
+        """Remove what a killed process left in a run, and see whether a checkpoint fits.
 
         Raises:
             MachineError: there is no room for one.
         """
-        run_dir = Path(self.args.output_dir)
         clear_partial(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
         refuse_full_disk(run_dir, self.checkpoint_bytes(run_dir))
