@@ -213,6 +213,10 @@ class JsonlAppender:
         self._stream.flush()
         os.fsync(self._stream.fileno())
 
+    def clear(self) -> None:
+        """Remove all rows; the lock stays."""
+        self._stream.truncate(0)
+
     def close(self) -> None:
         self._stream.close()
 

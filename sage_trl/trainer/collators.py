@@ -24,6 +24,8 @@ from sage_trl.trainer.tree_batches import encode_trees
 
 Row = Mapping[str, Any]
 PAIR_KINDS = ("min", "max")
+ROW_IDS = "row_ids"
+"""Batch key of the rows' names, for the error of a batch; no tensor, and taken out before the model sees the batch."""
 
 
 @dataclass
@@ -40,6 +42,7 @@ class FactCollator:
         seed: seed of the dropout.
         shared_prefix: pack the rows as prefix trees, which compute what they share once.
         vision_once: let the vision tower see an image that several rows show once; trees always do.
+        with_row_ids: add `row_ids`, one `group_id/question_id` per row.
     """
 
     # The columns with answers, and whether one that stands in several rows is one leaf.
@@ -52,6 +55,13 @@ class FactCollator:
     seed: int = 0
     shared_prefix: bool = False
     vision_once: bool = False
+    with_row_ids: bool = False
+
+    def name_rows(self, rows: Sequence[Row], batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch, with `row_ids` where they are asked for."""
+        if not self.with_row_ids:
+            return batch
+        return {**batch, ROW_IDS: [f"{row.get('group_id')}/{row.get('question_id')}" for row in rows]}
 
     def prepare(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Rows with decoded images; a file that several rows share is decoded once.
@@ -139,7 +149,7 @@ class SFECollator(FactCollator):
     answer_columns = ("completion",)
     share_answers = False
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Collate `B` rows."""
         prepared = self.prepare(rows)
         completions = [self.render_completion(row, "completion") for row in prepared]
@@ -147,10 +157,10 @@ class SFECollator(FactCollator):
             batch, _ = self.encode_trees(prepared, [[text] for text in completions], ImageKeys())
             del batch["leaf_ids"]
             # The `Trainer` counts the tokens of `labels`.
-            return {**batch, "labels": batch["shift_labels"]}
+            return self.name_rows(rows, {**batch, "labels": batch["shift_labels"]})
         batch = self.encode(prepared, completions, ImageKeys())
         batch["labels"] = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
-        return batch
+        return self.name_rows(rows, batch)
 
 
 @dataclass
@@ -173,7 +183,7 @@ class EntropyDPOCollator(FactCollator):
     def _prompt_identity(self) -> str:
         return prompt_identity(self.processor, facts=self.facts, reference_in_prompt=self.reference_in_prompt)
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Collate `pairs` rows."""
         prepared = self.prepare(rows)
         chosen, rejected = ([self.render_completion(row, name) for row in prepared] for name in ("chosen", "rejected"))
@@ -193,7 +203,7 @@ class EntropyDPOCollator(FactCollator):
             batch["answer_keys"] = answer_keys(self._prompt_identity, rows_of_leaves, texts, key_of)
         batch["delta_entropy"] = torch.tensor([row["delta_entropy"] for row in rows], dtype=torch.float32)
         batch["pair_kind"] = torch.tensor([PAIR_KINDS.index(row["pair_kind"]) for row in rows])
-        return batch
+        return self.name_rows(rows, batch)
 
 
 def _check_facts(row: Row) -> None:

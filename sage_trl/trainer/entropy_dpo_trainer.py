@@ -18,6 +18,7 @@ from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.fact_trainer import FactTrainerMixin, collator_options, keep_images_encoded
 from sage_trl.trainer.frozen_reference import FrozenReferenceMixin, NoReference
 from sage_trl.trainer.losses import LENGTH_NORMALISED, entropy_dpo_loss, token_kl
+from sage_trl.trainer.reliable import ReliableTraining
 
 PAIR_COLUMNS = ("delta_entropy", "pair_kind")
 # Name -> (totals, counts): the metric is the sum of the totals over the sum of the counts.
@@ -34,7 +35,7 @@ class PairLogps:
     ref_rejected: Tensor
 
 
-class EntropyDPOTrainer(FrozenReferenceMixin, FactTrainerMixin, DPOTrainer):
+class EntropyDPOTrainer(ReliableTraining, FrozenReferenceMixin, FactTrainerMixin, DPOTrainer):
     """`DPOTrainer` with an entropy bias per pair.
 
     What changes: the loss is `entropy_dpo_loss` on the pairs that `load_ad_pl(kind="preference")` selected from

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from datasets import Dataset, Image, List
 from torch.utils.data import DataLoader
 
-from sage_trl.errors import DivergedError
 from sage_trl.models.adapters import is_adapted, keep_trainable_in_fp32, unwrapped
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.parts import PartSize, part_of, set_trainable_parts
@@ -86,19 +85,6 @@ class FactTrainerMixin(GuardedPush):
                 plain.set_attn_implementation({"text_config": SPLIT_ATTENTION})
             elif not is_eager:
                 plain.set_attn_implementation({"text_config": "sdpa"})
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """TRL's step.
-
-        Raises:
-            DivergedError: the loss is not finite; what was saved before stays.
-        """
-        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
-        if not loss.isfinite():
-            step = self.state.global_step + 1  # type: ignore[attr-defined]
-            problem = f"the loss of step {step} is {loss.item()}"
-            raise DivergedError(f"{problem}\n  remedy: lower learning_rate or max_grad_norm, or warm up longer")
-        return loss
 
     def get_train_dataloader(self) -> Any:
         """TRL's; with `max_tokens_per_batch`, of batches by tokens.

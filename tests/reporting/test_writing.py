@@ -153,6 +153,8 @@ def damaged(demo: Path, tmp_path: Path, name: str, content: str) -> Path:
         ("evidence.jsonl", "{\n", "evidence.jsonl:1: not JSON"),
         ("evaluation.json", '{"version": 2}', "evaluation.json"),
         ("trainer_state.json", '{"log_history": 3}', "field 'log_history'"),
+        ("metrics.jsonl", '{"step": 1}\n{"loss": 1}\n', "metrics.jsonl:2"),
+        ("metrics.jsonl", '{"st\n{"step": 1}\n', "metrics.jsonl:1: not JSON"),
         ("table.json", '{"title": "a"}', "table.json"),
     ],
 )
