@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from trl import DPOConfig, DPOTrainer
 
-from benchmarks.group import SHAPES, build_model, preference_rows
-from benchmarks.measuring import CACHED, whole_step
-from benchmarks.running import freeze_tower, run, training_options
+from benchmarks.group import SHAPES, build_model, copy_to_train, preference_rows
+from benchmarks.measuring import CACHED
+from benchmarks.running import RowsOf, freeze_tower, run, training_options
 from sage_trl.trainer.collators import EntropyDPOCollator
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.entropy_dpo_trainer import EntropyDPOTrainer
@@ -43,16 +44,24 @@ def stock_trainer(model: Any, reference: Any, processor: Any, rows: Any, options
     )
 
 
-def build_variants(arguments: argparse.Namespace, prompt_tokens: int, directory: Path) -> tuple[dict[str, Any], int]:
+def build_variants(arguments: argparse.Namespace, prompt_tokens: int, directory: Path) -> tuple[dict[str, Any], RowsOf]:
     """See `running.BuildVariants`."""
     shape = SHAPES[arguments.shape]
     policy, processor, tile = build_model(shape)
-    rows = preference_rows(arguments.questions, prompt_tokens // shape.tile_tokens, tile, arguments.answer_tokens)
-    reference = copy.deepcopy(policy)
+    rows_of = partial(
+        preference_rows,
+        questions=arguments.questions,
+        tiles=prompt_tokens // shape.tile_tokens,
+        tile=tile,
+        answer_tokens=arguments.answer_tokens,
+    )
+    rows = rows_of(1)
+    # An adapter's reference is a frozen copy of the adapter.
+    reference = copy.deepcopy(policy) if arguments.lora is None else None
     options = training_options(arguments, directory, len(rows))
     variants = {}
     for name in arguments.variants:
-        model = copy.deepcopy(policy)
+        model = copy_to_train(policy, arguments.lora)
         if name.startswith("stock"):
             trainer = stock_trainer(model, reference, processor, rows, options)
             if name == "stock, tower frozen":
@@ -67,8 +76,8 @@ def build_variants(arguments: argparse.Namespace, prompt_tokens: int, directory:
             trainer = EntropyDPOTrainer(
                 model, copy.deepcopy(reference), args, train_dataset=rows, processing_class=processor
             )
-        variants[name] = whole_step(trainer, list(rows))
-    return variants, len(rows)
+        variants[name] = trainer
+    return variants, rows_of
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,9 @@ from datasets import Dataset
 from PIL import Image
 from transformers import InternVLVisionConfig, Qwen2Config
 
+from sage_trl.models.adapters import add_lora
 from sage_trl.models.backbones.internvl import SageInternVLConfig, SageInternVLForConditionalGeneration
+from sage_trl.models.parts import set_trainable_parts
 from sage_trl.models.prompt import FACT_TOKEN, question_messages
 from sage_trl.models.tiny import TinySize, build_tiny_internvl
 
@@ -94,6 +98,17 @@ def build_model(shape: Shape) -> tuple[Any, Any, int]:
     return model, processor, tile
 
 
+def copy_to_train(policy: Any, lora_r: int | None) -> Any:
+    """A copy of the model; with LoRA of that rank on it, the copy shares the frozen weights."""
+    if lora_r is None:
+        return copy.deepcopy(policy)
+    shared = {id(parameter): parameter for parameter in policy.parameters()}
+    parts = ["projector", "language_model"]
+    model = add_lora(copy.deepcopy(policy, shared), parts, r=lora_r)
+    set_trainable_parts(model, parts)
+    return model
+
+
 def question(index: int) -> str:
     """The text of one question; they share no beginning."""
     return f"{('Is', 'Has', 'Does', 'Can', 'Why is', 'Where is', 'How is', 'When is')[index]} this part {WORDS[index]}?"
@@ -111,18 +126,19 @@ def picture(tiles: int, tile: int, seed: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def preference_rows(questions: int, tiles: int, tile: int, answer_tokens: int) -> Dataset:
-    """Two pairs for each question, (a1, a4) and (a2, a3): four answers, each in one pair."""
-    shown = {"images": [picture(tiles, tile, 0)], "reference_image": picture(1, tile, 1), "facts": FACTS}
+def preference_rows(groups: int, questions: int, tiles: int, tile: int, answer_tokens: int) -> Dataset:
+    """Two pairs for each question of each group, (a1, a4) and (a2, a3): four answers, each in one pair."""
     rows = []
-    for index in range(questions):
+    for group, index in itertools.product(range(groups), range(questions)):
+        shown = {"images": [picture(tiles, tile, 2 * group)], "reference_image": picture(1, tile, 2 * group + 1)}
         answers = [[{"role": "assistant", "content": answer(4 * index + rank, answer_tokens)}] for rank in range(4)]
         for winner, loser, kind in ((0, 3, "max"), (1, 2, "min")):
             rows.append(
                 {
                     **shown,
+                    "facts": FACTS,
                     "prompt": question_messages(question(index)),
-                    "group_id": "g",
+                    "group_id": f"g{group}",
                     "question_id": f"q{index}",
                     "chosen": answers[winner],
                     "rejected": answers[loser],
@@ -133,9 +149,9 @@ def preference_rows(questions: int, tiles: int, tile: int, answer_tokens: int) -
     return Dataset.from_list(rows)
 
 
-def completion_rows(questions: int, tiles: int, tile: int, answer_tokens: int) -> Dataset:
-    """The best answer of each question."""
-    pairs = preference_rows(questions, tiles, tile, answer_tokens)
+def completion_rows(groups: int, questions: int, tiles: int, tile: int, answer_tokens: int) -> Dataset:
+    """The best answer of each question of each group."""
+    pairs = preference_rows(groups, questions, tiles, tile, answer_tokens)
     best = [row for row in pairs if row["pair_kind"] == "max"]
     columns = ("chosen", "rejected", "delta_entropy", "pair_kind")
     return Dataset.from_list(

@@ -74,6 +74,23 @@ def measure(
     return {name: Measurement(tuple(seconds[name]), peaks[name], tokens[name], work[name]) for name in variants}
 
 
+def largest_that_fits(step_of: Callable[[int], Callable[[], int]], limit: int) -> int:
+    """The largest number of groups, up to `limit`, whose step does not run out of the device's memory; 0 for none."""
+    fits, fails = 0, limit + 1
+    while fits + 1 < fails:
+        # Doubles until one fails, then halves what is between.
+        groups = min(2 * fits or 1, limit) if fails > limit else (fits + fails) // 2
+        try:
+            step_of(groups)()
+            fits = groups
+        except torch.OutOfMemoryError:
+            fails = groups
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return fits
+
+
 def whole_step(trainer: Any, rows: list[dict[str, Any]]) -> Callable[[], int]:
     """A function that collates, runs forward and backward, and steps the optimizer."""
     trainer.create_optimizer()

@@ -6,6 +6,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.group import SHAPES
-from benchmarks.measuring import Measurement, measure
+from benchmarks.measuring import Measurement, largest_that_fits, measure, whole_step
+from sage_trl.models.adapters import is_adapted
 
-# Name -> step of every variant that was asked for, and the number of rows in a step.
-BuildVariants = Callable[[argparse.Namespace, int, Path], tuple[dict[str, Any], int]]
+# From a number of groups to their rows.
+RowsOf = Callable[[int], Any]
+# Name -> trainer of every variant that was asked for, and the rows of a step.
+BuildVariants = Callable[[argparse.Namespace, int, Path], tuple[dict[str, Any], RowsOf]]
 
 
 def run(description: str | None, build_variants: BuildVariants, variants: Sequence[str], unit: str) -> None:
@@ -30,6 +34,9 @@ def run(description: str | None, build_variants: BuildVariants, variants: Sequen
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--shape", choices=SHAPES, default="cpu")
     parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="train LoRA on a model whose weights all share")
+    parser.add_argument("--peak-tflops", type=float, metavar="N", help="the device's, for the share of it that is used")
+    parser.add_argument("--largest-batch", type=int, metavar="GROUPS", help="look for the largest batch, up to so many")
     parser.add_argument("--variants", nargs="+", default=list(variants), choices=variants, help="the first is the base")
     arguments = parser.parse_args()
     console, log = Console(width=140), Console(stderr=True)
@@ -38,9 +45,20 @@ def run(description: str | None, build_variants: BuildVariants, variants: Sequen
     console.print(f"{device}, {torch.get_num_threads()} threads; {versions}; shape {arguments.shape}")
     for prompt_tokens in arguments.prompt_tokens:
         with tempfile.TemporaryDirectory() as directory:
-            steps, rows = build_variants(arguments, prompt_tokens, Path(directory))
+            trainers, rows_of = build_variants(arguments, prompt_tokens, Path(directory))
+            rows = list(rows_of(1))
+            steps = {name: whole_step(trainer, rows) for name, trainer in trainers.items()}
             found = measure(steps, arguments.repeats, SHAPES[arguments.shape].vocab_size, log.print)
-        console.print(_table(f"{prompt_tokens} image tokens, {rows} {unit} a step", found, rows, unit))
+            title = f"{prompt_tokens} image tokens, {len(rows)} {unit} a step"
+            console.print(_table(title, found, len(rows), unit, arguments.peak_tflops))
+            if arguments.largest_batch is not None:
+                for name, trainer in trainers.items():
+                    groups = largest_that_fits(partial(_step_of, trainer, rows_of), arguments.largest_batch)
+                    console.print(f"largest batch, {name}: {groups * len(rows)} {unit}", highlight=False)
+
+
+def _step_of(trainer: Any, rows_of: RowsOf, groups: int) -> Callable[[], int]:
+    return whole_step(trainer, list(rows_of(groups)))
 
 
 def training_options(arguments: argparse.Namespace, directory: Path, rows: int) -> dict[str, Any]:
@@ -57,13 +75,15 @@ def training_options(arguments: argparse.Namespace, directory: Path, rows: int) 
 
 
 def freeze_tower(model: Any) -> None:
-    """Freeze what our stages freeze, for a stock trainer that is tuned as ours."""
+    """Freeze what our stages freeze, for a stock trainer that is tuned as ours; an adapter's base is frozen already."""
+    if is_adapted(model):
+        return
     frozen = ("model.vision_tower.", "model.fusion.", "model.language_model.embed_tokens.")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith(frozen))
 
 
-def _table(title: str, found: dict[str, Measurement], rows: int, unit: str) -> Table:
+def _table(title: str, found: dict[str, Measurement], rows: int, unit: str, peak_tflops: float | None) -> Table:
     columns = (
         "variant",
         "s/step",
@@ -71,6 +91,7 @@ def _table(title: str, found: dict[str, Measurement], rows: int, unit: str) -> T
         f"{unit}/s",
         "tokens",
         "TFLOP",
+        *(() if peak_tflops is None else ("used",)),
         "head",
         "peak GiB",
         "speed",
@@ -87,6 +108,7 @@ def _table(title: str, found: dict[str, Measurement], rows: int, unit: str) -> T
             f"{rows / one.median:.2f}",
             f"{one.tokens:,}",
             f"{one.work.total / 1e12:.2f}",
+            *(() if peak_tflops is None else (f"{one.work.total / one.median / peak_tflops / 1e12:.1%}",)),
             f"{one.work.head_share:.0%}",
             f"{one.peak:.2f}",
             f"{base.median / one.median:.2f}x",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -11,6 +12,12 @@ from types import FrameType
 from typing import NoReturn
 
 from sage_trl.errors import SageError
+
+# What the system refuses because of a path, its permissions or a full disk: for the user to mend.
+_REFUSALS = frozenset(
+    getattr(errno, name)
+    for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EEXIST", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
+)
 
 
 class _Terminated(BaseException):
@@ -21,7 +28,8 @@ def run_tool(main: Callable[[], int]) -> NoReturn:
     """Run a tool and exit with its code.
 
     A `SageError` becomes its message on stderr and its exit code, without a traceback; an interrupt becomes 130 and
-    SIGTERM 143, after the open files were closed. Any other exception is a fault of ours and keeps its traceback.
+    SIGTERM 143, after the open files were closed; so does what the system refuses because of a path, its permissions or
+    a full disk, with exit code 2. Any other exception is a fault of ours and keeps its traceback.
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -40,6 +48,14 @@ def run_tool(main: Callable[[], int]) -> NoReturn:
         # The reader of our output is gone (`| head`); without this the interpreter complains again at shutdown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        name = "" if error.filename is None else f"{error.filename}: "
+        sys.stderr.write(
+            f"error: {name}{error.strerror}\n  remedy: check the path, its permissions and the free space\n"
+        )
+        code = 2
     sys.exit(code)
 
 

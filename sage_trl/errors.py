@@ -73,3 +73,12 @@ class HubError(SageError):
     """The hub failed or refused; nothing was published, and the same command may be given again."""
 
     exit_code = 8
+
+
+class MachineError(SageError):
+    """The machine failed, not the recipe: a full or read-only disk, a process that was killed.
+
+    What was saved before is whole, and the same command with `--resume` goes on from there.
+    """
+
+    exit_code = 9

@@ -77,6 +77,7 @@ def build_model(recipe: Recipe, *, weights: bool = True) -> tuple[Any, Any]:
             is_trainable=True,
             attn_implementation=run.attn_implementation,
             revision=run.revision,
+            trust_remote_code=args.trust_remote_code,
             weights=weights,
         )
     if is_adapted(model):

@@ -78,6 +78,10 @@ class RunArguments:
     )
     revision: str | None = field(default=None, metadata={"help": "Commit of a model from the hub."})
     resume: bool = field(default=False, metadata={"help": "Go on from the newest whole checkpoint in output_dir."})
+    resume_anyway: bool = field(
+        default=False,
+        metadata={"help": "With `resume`: go on although recipe, versions, code, data or rows of a step differ."},
+    )
 
     @property
     def fusion(self) -> dict[str, Any]:

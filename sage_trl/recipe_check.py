@@ -31,10 +31,11 @@ from sage_trl.planning.longest_rows import row_lengths
 from sage_trl.planning.memory import OVERRIDES, MemoryPlan, plan_memory
 from sage_trl.publishing.hub_errors import explained
 from sage_trl.recipe import TINY_MODEL, Recipe, load_recipe
+from sage_trl.resuming import find_checkpoint
 from sage_trl.trainer.collators import EntropyDPOCollator, FactCollator, SFECollator
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.fact_trainer import collator_options, keep_images_encoded
-from sage_trl.training import find_checkpoint, load_rows, training_steps
+from sage_trl.training import load_rows, training_steps
 
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 _SECONDS = 10.0

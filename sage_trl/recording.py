@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from transformers.utils import cached_file
 
 from sage_trl.data.dataset import read_info
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
+from sage_trl.environment import versions
 from sage_trl.models.checkpoints import hub_commit
 from sage_trl.models.fusion_settings import FUSION_SETTINGS
 from sage_trl.recipe import TINY_MODEL, Recipe
@@ -28,8 +27,6 @@ from sage_trl.run_record import (
 )
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
-DISTRIBUTION = "sage-trl"
 INPUT_SETTINGS = ("train_parts", "facts", "reference_in_prompt", "reference_dropout", "fusion_learning_rate")
 PAIR_SETTINGS = ("pairs", "entropy", "drop_inverted", "drop_incomplete")
 OBJECTIVE_SETTINGS = ("objective", "beta", "eta", "kl_coef")
@@ -63,17 +60,6 @@ def describe_run(recipe: Recipe, trainer: Any) -> RunRecord:
         parts=tuple(PartParameters(**dataclasses.asdict(size)) for size in trainer.part_sizes),
         versions=versions(),
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, this package and the libraries that decide a result."""
-    found = {"python": platform.python_version()}
-    for name in (DISTRIBUTION, *LIBRARIES):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _earlier_record(model: str) -> RunRecord | None:

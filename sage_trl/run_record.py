@@ -11,6 +11,8 @@ from sage_trl.records import Record, parse_record
 from sage_trl.storage import read_json, write_json
 
 RUN_FILE = "sage_run.json"
+METRICS_LOG = "metrics.jsonl"
+"""What a training logged, entry by entry, beside the record of its run."""
 # How a saved model wants to be prompted; the trainers write it beside every model.
 INFERENCE_FILE = "sage_inference.json"
 

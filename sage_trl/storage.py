@@ -15,6 +15,8 @@ from typing import IO, Any
 
 from sage_trl.errors import DataError, LockedError
 
+_LOCK = ".lock"
+
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[IO[str]]:
@@ -34,27 +36,91 @@ def atomic_writer(path: Path) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
-    """Give a new directory beside `path`, flush its files to disk, and rename it to `path` if the body did not raise.
+def atomic_directory(path: Path, *, replace: bool = False, durable: bool = True) -> Iterator[Path]:
+    """Give a new directory `.NAME.part` beside `path`, and rename it to `path` if the body did not raise.
+
+    What a killed process left of it is removed first.
+
+    Args:
+        path: the directory to make; a link is followed.
+        replace: take the place of a directory that is there, which stays as it is until then.
+        durable: flush every file to disk before the renaming.
 
     Raises:
-        DataError: `path` is a file, or a directory that holds something.
+        DataError: `path` is a file, or a directory that holds something and is not to be replaced.
+        LockedError: another process is making it.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise DataError.at(path, None, "it exists and is not empty", "remove it, or write elsewhere")
+    path = path.resolve()
+    part, old = (path.with_name(f".{path.name}.{ending}") for ending in ("part", "old"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    with _lock_directory(part, path):
+        try:
+            _restore(old, path)
+            is_free = not path.exists() or (path.is_dir() and (replace or not any(path.iterdir())))
+            if not is_free:
+                raise DataError.at(path, None, "it exists and is not empty", "remove it, or write elsewhere")
+            yield part
+            if durable:
+                _flush(part)
+            part.chmod(0o755)
+            if path.exists():
+                path.rename(old)
+            part.rename(path)
+            (path / _LOCK).unlink()
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        finally:
+            _restore(old, path)
+
+
+@contextmanager
+def _lock_directory(part: Path, path: Path) -> Iterator[None]:
+    """Make `part` empty, and this process's until the body ends."""
+    while True:
+        part.mkdir(mode=0o700, exist_ok=True)
+        try:
+            lock = (part / _LOCK).open("a", encoding="utf-8")
+        except FileNotFoundError:
+            continue  # its owner has just finished
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LockedError(
+                    f"{path}: another process writes it\n  remedy: wait until it is done, or write elsewhere"
+                ) from None
+            if not _is_at(lock, part / _LOCK):
+                continue  # its owner had it renamed or removed meanwhile
+            for left in part.iterdir():
+                if left.name != _LOCK:
+                    shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            yield
+            return
+
+
+def _is_at(stream: IO[str], path: Path) -> bool:
     try:
-        yield part
-        for file in part.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
-        part.chmod(0o755)  # mkdtemp makes directories that nobody else can read
-        part.replace(path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _restore(old: Path, path: Path) -> None:
+    """Undo a replacement that was broken off between its two renamings, or end one that was not."""
+    if not old.exists():
+        return
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.rename(path)
+
+
+def _flush(directory: Path) -> None:
+    for file in directory.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -78,6 +144,12 @@ def read_json(path: Path) -> Any:
         raise DataError.at(path, error.lineno, f"not JSON: {error}", "mend the file or write it anew") from None
     except UnicodeDecodeError as error:
         raise DataError.at(path, None, f"not UTF-8: {error}", "save the file as UTF-8") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, and nesting as deep
+        raise DataError.at(path, None, f"not JSON: {error}", "mend the file or write it anew") from None
+    except OSError as error:
+        raise DataError.at(
+            path, None, f"cannot be read: {error.strerror}", "check the path and its permissions"
+        ) from None
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -140,6 +212,10 @@ class JsonlAppender:
         self._stream.writelines(to_line(row) for row in rows)
         self._stream.flush()
         os.fsync(self._stream.fileno())
+
+    def clear(self) -> None:
+        """Remove all rows; the lock stays."""
+        self._stream.truncate(0)
 
     def close(self) -> None:
         self._stream.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,24 @@ from rich.table import Table
 from transformers import set_seed
 
 from sage_trl.data.rows import PairCounts, load_ad_pl
-from sage_trl.errors import RecipeError, StoppedError
+from sage_trl.errors import RecipeError
 from sage_trl.model_building import Models, build_models, facts_path
 from sage_trl.models.parts import PartSize
 from sage_trl.recipe import Recipe
 from sage_trl.recording import describe_run
+from sage_trl.resuming import find_checkpoint, identify, refuse_another_run
+from sage_trl.run_folder import events, refuse_unwritable, run_files
 from sage_trl.run_record import write_run_record
+from sage_trl.trainer.agreement import from_main_process
+from sage_trl.trainer.balance import Imbalance
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.entropy_dpo_trainer import EntropyDPOTrainer
+from sage_trl.trainer.machine_faults import machine_faults
 from sage_trl.trainer.sfe_trainer import SFETrainer
 from sage_trl.trainer.stop_on_signal import StopOnSignal
+from sage_trl.trainer.trackers import guard_trackers
 
 logger = logging.getLogger(__name__)
-STATE_FILE = "trainer_state.json"
-# Whole, sharded, of an adapter; and the folders of DeepSpeed and FSDP.
-WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "global_step*", "pytorch_model_fsdp_*")
 
 
 def run_training(recipe: Recipe, console: Console) -> Path:
@@ -39,73 +43,69 @@ def run_training(recipe: Recipe, console: Console) -> Path:
 
     Raises:
         SageError: recipe, data or model cannot be used, and nothing was trained; or a signal stopped the run, or it
-            diverged, and its checkpoints are there.
+            diverged, or the machine failed, and its checkpoints are there.
     """
     run, args = recipe.run, recipe.training
-    checkpoint = find_checkpoint(Path(args.output_dir), resume=run.resume)
-    set_seed(args.seed)
-    counts = PairCounts()
-    train_rows = load_rows(recipe, run.split, counts)
-    validation_rows = None if run.validation_split is None else load_rows(recipe, run.validation_split, PairCounts())
-    warn_of_long_warmup(args, len(train_rows))
-    trainer = build_trainer(args, build_models(recipe), train_rows, validation_rows)
-    balance = trainer.balance()
-    if trainer.is_world_process_zero():
-        console.print(part_table(trainer.part_sizes))
-        console.print(f"attention: {trainer.model.config._attn_implementation}")
-        if counts.questions:
-            console.print(counts.summary(), highlight=False)
-        if balance is not None:
-            console.print(str(balance), highlight=False, soft_wrap=True)
-        console.print(f"{len(train_rows)} rows; " + (f"resuming {checkpoint.name}" if checkpoint else "starting anew"))
+    output_dir = Path(args.output_dir)
     stop = StopOnSignal()
-    trainer.add_callback(stop)
-    with stop.listening():
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    if stop.received is not None:
-        step = f"stopped by {stop.received.name} after step {trainer.state.global_step}, which is saved"
-        raise StoppedError(f"{step}\n  remedy: the same command with --resume goes on from there", stop.received)
-    trainer.save_state()
+    with stop.listening(), machine_faults():
+        refuse_unwritable(output_dir)
+        checkpoint = find_checkpoint(output_dir, resume=run.resume)
+        identity = identify(recipe)
+        told = [] if checkpoint is None else refuse_another_run(checkpoint, identity, anyway=run.resume_anyway)
+        set_seed(args.seed)
+        counts = PairCounts()
+        train_rows = load_rows(recipe, run.split, counts)
+        validation_rows = None
+        if run.validation_split is not None:
+            validation_rows = load_rows(recipe, run.validation_split, PairCounts())
+        warn_of_long_warmup(args, len(train_rows))
+        trainer = build_trainer(args, build_models(recipe), train_rows, validation_rows)
+        trainer.run_identity = identity.model_dump()
+        trainer.add_callback(stop)
+        guard_trackers(trainer)
+        balance = trainer.balance()
+        with run_files(recipe) if trainer.is_world_process_zero() else nullcontext() as metrics:
+            if metrics is not None:
+                trainer.add_callback(metrics)
+                for difference in told:
+                    logger.warning("resuming a run that differs: %s", difference)
+                beginning = "starting anew" if checkpoint is None else f"resuming {checkpoint.name}"
+                introduce(trainer, counts, balance, f"{len(train_rows)} rows; {beginning}", console)
+            from_main_process(lambda: trainer.make_room(output_dir))
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            if stop.has_stopped:
+                raise stop.error(trainer.state.global_step)
+            save_result(recipe, trainer)
     if trainer.is_world_process_zero():
-        write_run_record(Path(args.output_dir), describe_run(recipe, trainer))
-    trainer.save_model()  # comes last, because with push_to_hub it publishes what is there
-    if trainer.is_world_process_zero():
-        console.print(f"saved {args.output_dir}")
-    return Path(args.output_dir)
+        console.print(f"saved {output_dir}")
+    return output_dir
 
 
-def find_checkpoint(output_dir: Path, *, resume: bool) -> Path | None:
-    """The newest whole checkpoint to go on from, or None to start anew.
+def introduce(trainer: Any, counts: PairCounts, balance: Imbalance | None, beginning: str, console: Console) -> None:
+    """Say what is about to be trained."""
+    events.info(beginning)
+    console.print(part_table(trainer.part_sizes))
+    console.print(f"attention: {trainer.model.config._attn_implementation}")
+    if counts.questions:
+        console.print(counts.summary(), highlight=False)
+    if balance is not None:
+        console.print(str(balance), highlight=False, soft_wrap=True)
+    console.print(beginning)
+
+
+def save_result(recipe: Recipe, trainer: Any) -> None:
+    """Save the trained model with the record of its run.
 
     Raises:
-        RecipeError: the directory holds a run and `resume` was not asked for, or a model and no checkpoint.
+        DivergedError: its weights are not finite.
     """
-    holds_model = _holds_weights(output_dir)
-    numbered = {int(path.name.rpartition("-")[2]): path for path in output_dir.glob("checkpoint-*[0-9]")}
-    found = [path for _, path in sorted(numbered.items(), reverse=True)]
-    if not resume:
-        if found or holds_model:
-            raise RecipeError(
-                f"output_dir {output_dir} already holds a run\n"
-                "  remedy: pass --resume to go on with it, choose another output_dir, or delete it"
-            )
-        return None
-    # The state is written last: a checkpoint without it was cut short by a kill.
-    whole = [path for path in found if (path / STATE_FILE).is_file()]
-    if not whole:
-        if holds_model:
-            raise RecipeError(
-                f"output_dir {output_dir} holds a model and no checkpoint to go on from\n"
-                "  remedy: choose another output_dir, or delete it to start anew"
-            )
-        return None
-    if not _holds_weights(whole[0]):
-        raise RecipeError(f"{whole[0]}: holds no weights\n  remedy: delete it to go on from the one before")
-    return whole[0]
-
-
-def _holds_weights(directory: Path) -> bool:
-    return any(any(directory.glob(pattern)) for pattern in WEIGHT_FILES)
+    trainer.refuse_poisoned_weights()
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        write_run_record(Path(trainer.args.output_dir), describe_run(recipe, trainer))
+    trainer.save_model()  # comes last, because with push_to_hub it publishes what is there
+    events.info("done after step %d", trainer.state.global_step)
 
 
 def warn_of_long_warmup(args: Any, num_rows: int) -> None:
@@ -176,5 +176,7 @@ def build_trainer(args: Any, models: Models, train_rows: Dataset, validation_row
         if not isinstance(args, EntropyDPOConfig):
             return SFETrainer(models.model, **shared)
         return EntropyDPOTrainer(models.model, models.reference, **shared)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "to be installed" not in str(error):  # says a tracker of report_to
+            raise
         raise RecipeError(f"the trainer cannot be built: {error}\n  remedy: mend the recipe's keys") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -83,6 +84,18 @@ def stock(tiny, tmp_path):
     plain.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     return tmp_path, plain
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A mounted file system of 64 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small file system")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def picture(seed: int, width: int = 32, height: int = 32) -> Image.Image:

@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     {"errors"},
     {"command_line"},
-    {"storage"},
+    {"storage", "environment"},
     {"records", "lexicon", "llm_client"},
     {"trees", "steps"},
     {"preferences", "models", "run_record"},
@@ -18,7 +18,8 @@ LAYERS = [
     {"judge", "facts", "review"},
     {"trainer", "evaluation"},
     {"recipe", "publishing", "reporting"},
-    {"model_building", "recording"},
+    {"model_building", "recording", "run_folder"},
+    {"resuming"},
     {"training"},
     {"planning"},
     {"recipe_check", "ablation"},

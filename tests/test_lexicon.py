@@ -66,6 +66,12 @@ def test_places_are_read_back(place: str) -> None:
         ("Answer: yes", True),
         ("Nothing", None),
         ("", None),
+        ("是的，左上有划痕。", True),
+        ("有", True),
+        ("不是，没有缺陷。", False),
+        ("没有。", False),
+        ("有划痕", None),
+        ("不明显", None),
     ],
 )
 def test_verdict_is_the_first_word(text: str, verdict: bool | None) -> None:

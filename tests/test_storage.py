@@ -58,6 +58,49 @@ def test_a_directory_is_whole_or_absent(tmp_path: Path) -> None:
         pass
 
 
+def test_a_directory_is_replaced_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.mkdir()
+    (path / "first").touch()
+    with pytest.raises(RuntimeError), atomic_directory(path, replace=True) as part:
+        (part / "second").touch()
+        raise RuntimeError
+    assert [file.name for file in path.iterdir()] == ["first"]
+    (tmp_path / "link").symlink_to(path)
+    with atomic_directory(tmp_path / "link", replace=True) as part:
+        (part / "second").touch()
+    assert [file.name for file in path.iterdir()] == ["second"]
+    assert {file.name for file in tmp_path.iterdir()} == {"data", "link"}
+
+
+def test_what_a_kill_left_of_a_directory_goes_or_comes_back(tmp_path: Path) -> None:
+    path, part, old = (tmp_path / name for name in ("data", ".data.part", ".data.old"))
+    for place in (part / "folder", old):
+        place.mkdir(parents=True)
+        (place / "left").touch()
+    (part / "link").symlink_to(old)
+    # Killed after the old directory was moved away: it is the one that counts.
+    with pytest.raises(DataError, match="not empty"), atomic_directory(path):
+        pass
+    assert [file.name for file in path.iterdir()] == ["left"] and not part.exists() and not old.exists()
+    part.mkdir()
+    (part / "left").touch()
+    with atomic_directory(path, replace=True) as place:
+        assert place == part and [file.name for file in place.iterdir()] == [".lock"]
+        (place / "new").touch()
+    assert [file.name for file in path.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_one_process_at_a_time_makes_a_directory(tmp_path: Path) -> None:
+    with atomic_directory(tmp_path / "data") as part:
+        (part / "first").touch()
+        with pytest.raises(LockedError, match="data: another process"), atomic_directory(tmp_path / "data"):
+            pass
+        assert (part / "first").exists()
+    assert [file.name for file in (tmp_path / "data").iterdir()] == ["first"]
+
+
 def test_a_torn_line_is_dropped_and_the_file_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"row": 1}\n{"row": 2', encoding="utf-8")
@@ -91,5 +134,11 @@ def test_faulty_json_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_bytes(b'{"a": "\xe9"}')
     with pytest.raises(DataError, match="not UTF-8"):
         read_json(tmp_path / "bad.json")
+    for odd in ("[" * 100_000, "7" * 5000):
+        (tmp_path / "bad.json").write_text(odd, encoding="utf-8")
+        with pytest.raises(DataError, match="not JSON"):
+            read_json(tmp_path / "bad.json")
     with pytest.raises(DataError, match="no such file"):
         read_json(tmp_path / "absent.json")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_json(tmp_path)

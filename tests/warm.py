@@ -40,26 +40,81 @@ def run_warm(
         ValueError: something else is to be run.
         subprocess.TimeoutExpired: it took too long, and was killed.
     """
-    executable, *arguments = map(str, command)
-    if executable != sys.executable or (arguments[0].startswith("-") and arguments[0] != "-c"):
-        raise ValueError(f"{command} is no script for {sys.executable}")
+    arguments = _arguments(command)
     environment = dict(os.environ if env is None else env)
     if not _agree(environment, _ALL):
         return subprocess.run(
             command, env=environment, cwd=cwd, timeout=timeout, capture_output=True, text=True, check=False
         )
-    server = _server("hub" if _agree(environment, _HUB) else "plain")
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = {name: Path(folder, name) for name in ("stdout", "stderr")}
+    with WarmProcess(arguments, environment, cwd) as process:
+        code = process.wait(timeout)
+        if code is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(list(command), timeout, process.output("stdout"), process.output("stderr"))
+        return subprocess.CompletedProcess(list(command), code, process.output("stdout"), process.output("stderr"))
+
+
+def start_warm(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> WarmProcess:
+    """As `subprocess.Popen`, for this Python with a script or `-c`; one at a time, to be used in a `with`.
+
+    A signal reaches it as it would a process that was started cold: it is forked, and nothing stands in between.
+    """
+    return WarmProcess(_arguments(command), dict(os.environ if env is None else env), None)
+
+
+def _arguments(command: Sequence[str | Path]) -> list[str]:
+    executable, *arguments = map(str, command)
+    if executable != sys.executable or (arguments[0].startswith("-") and arguments[0] != "-c"):
+        raise ValueError(f"{command} is no script for {sys.executable}")
+    return arguments
+
+
+class WarmProcess:
+    """A running copy of a warm process.
+
+    Attributes:
+        pid: its id.
+    """
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], cwd: str | Path | None) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        outputs = {name: Path(self._folder.name, name) for name in ("stdout", "stderr")}
         for path in outputs.values():
             path.touch()
-        request = {"arguments": arguments, "env": environment, "cwd": str(cwd or Path.cwd())}
+        request = {"arguments": list(arguments), "env": dict(environment), "cwd": str(cwd or Path.cwd())}
         request |= {name: str(path) for name, path in outputs.items()}
-        code = server.run(request, timeout)
-        texts = {name: path.read_text(encoding="utf-8") for name, path in outputs.items()}
-    if code is None:
-        raise subprocess.TimeoutExpired(list(command), timeout, texts["stdout"], texts["stderr"])
-    return subprocess.CompletedProcess(list(command), code, texts["stdout"], texts["stderr"])
+        self._server = _server("hub" if _agree(environment, _HUB) else "plain")
+        self.pid = self._server.start(request)
+        self.code: int | None = None
+        self._has_ended = False
+
+    def wait(self, timeout: float) -> int | None:
+        """The exit code as `subprocess` gives it; None after a time-out."""
+        if not self._has_ended:
+            self.code = self._server.wait(timeout)
+            self._has_ended = self.code is not None
+        return self.code
+
+    def output(self, name: str) -> str:
+        """What it has written so far to `stdout` or `stderr`."""
+        return Path(self._folder.name, name).read_text(encoding="utf-8")
+
+    def send_signal(self, number: int) -> None:
+        """As of `subprocess.Popen`."""
+        if not self._has_ended:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it and wait for its end."""
+        self.send_signal(signal.SIGKILL)
+        self.wait(60)
+
+    def __enter__(self) -> WarmProcess:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.kill()
+        self._folder.cleanup()
 
 
 class _Server:
@@ -76,17 +131,19 @@ class _Server:
         )
         atexit.register(self._process.communicate)
 
-    def run(self, request: Mapping[str, object], timeout: float) -> int | None:
-        """The exit code as `subprocess` gives it; None after a time-out."""
+    def start(self, request: Mapping[str, object]) -> int:
+        """Fork a process; its id. The one before must have ended."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        replies = self._process.stdout.fileno()
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        (child,) = REPLY.unpack(os.read(replies, REPLY.size))
+        (child,) = REPLY.unpack(os.read(self._process.stdout.fileno(), REPLY.size))
+        return int(child)
+
+    def wait(self, timeout: float) -> int | None:
+        """The exit code as `subprocess` gives it; None after a time-out."""
+        assert self._process.stdout is not None
+        replies = self._process.stdout.fileno()
         ended, _, _ = select.select([replies], [], [], timeout)
-        if not ended:
-            os.kill(child, signal.SIGKILL)
-        (code,) = REPLY.unpack(os.read(replies, REPLY.size))
-        return code if ended else None
+        return int(REPLY.unpack(os.read(replies, REPLY.size))[0]) if ended else None
 
 
 _server = cache(_Server)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -22,7 +23,7 @@ from sage_trl.publishing.dataset_command import add_sharing_options, fetch_from_
 
 def _group_count(text: str) -> tuple[str, int]:
     split, _, count = text.partition("=")
-    if not split or not count.isdigit():
+    if not split or not (count.isascii() and count.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not SPLIT=NUMBER, such as train=600")
     return split, int(count)
 
@@ -42,6 +43,16 @@ def _column(text: str) -> tuple[str, str]:
     return ours, theirs
 
 
+class _NamedValues(argparse.Action):
+    """NAME=VALUE, each name once."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        named = dict(values)
+        if len(named) < len(values):
+            parser.error(f"argument {self.option_strings[0]}: a name occurs twice: {', '.join(map(str, values))}")
+        setattr(namespace, self.dest, named)
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     task = parser.add_mutually_exclusive_group()
@@ -49,7 +60,7 @@ def _parse() -> argparse.Namespace:
     task.add_argument("--stats", type=Path, metavar="DIR", help="count a dataset; the plot goes to --output or DIR")
     task.add_argument("--from-hub", metavar="NAME", help="a dataset that --push-to-hub published")
     parser.add_argument(
-        "--root", type=Path, help="directory of the source's files; for datasets, also a name on the hub"
+        "--root", type=Path, help="directory of the source's files; for datasets, also a file or a name on the hub"
     )
     parser.add_argument("--output", type=Path, help="dataset directory to write, or to publish")
     parser.add_argument("--seed", type=seed_number, default=0)
@@ -57,7 +68,8 @@ def _parse() -> argparse.Namespace:
         "--groups",
         nargs="+",
         type=_group_count,
-        default=[],
+        action=_NamedValues,
+        default={},
         metavar="SPLIT=NUMBER",
         help="parts per split (synthetic), or at most this many (other sources); 0 leaves a split out",
     )
@@ -66,6 +78,7 @@ def _parse() -> argparse.Namespace:
         "--split-shares",
         nargs="+",
         type=_split_share,
+        action=_NamedValues,
         metavar="SPLIT=SHARE",
         help="share of each split where the source does not say, such as train=0.8 test=0.2",
     )
@@ -75,8 +88,15 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--language", choices=("en", "zh"), default="en", help="ad_pl, manta: of the questions")
     parser.add_argument("--views", choices=("whole", "each"), default="whole", help="manta: montages, or their views")
     parser.add_argument(
-        "--columns", nargs="+", type=_column, default=[], metavar="OURS=THEIRS", help="datasets: names of its columns"
+        "--columns",
+        nargs="+",
+        type=_column,
+        action=_NamedValues,
+        default={},
+        metavar="OURS=THEIRS",
+        help="datasets: names of its columns",
     )
+    parser.add_argument("--config", metavar="NAME", help="datasets: which configuration, where it has several")
     parser.add_argument("--copy-images", action="store_true", help="copy image files instead of naming them in place")
     parser.add_argument("--image-size", type=int, help="side of the pictures or crops in pixels")
     parser.add_argument("--defective-share", type=float, default=0.6, help="share of parts with a defect")
@@ -100,7 +120,7 @@ def _parse() -> argparse.Namespace:
 def _table(counts: list[LevelCount]) -> Table:
     table = Table("split", "level", "groups", "defective", "questions", "yes")
     for row in counts:
-        yes = f"{row.yes / row.questions:.1%}"
+        yes = f"{row.yes / row.verdicts:.1%}" if row.verdicts else "-"
         table.add_row(row.split, row.level, str(row.groups), str(row.defective), str(row.questions), yes)
     return table
 
@@ -142,20 +162,25 @@ def _build_with(author: Author, arguments: argparse.Namespace, console: Console)
     options = SourceOptions(
         root=arguments.root,
         seed=arguments.seed,
-        groups=dict(arguments.groups),
+        groups=arguments.groups,
         image_size=arguments.image_size,
         defective_share=arguments.defective_share,
         crops_per_defect=arguments.crops_per_defect,
         pairing=arguments.pairing,
-        split_shares=dict(arguments.split_shares) if arguments.split_shares else None,
+        split_shares=arguments.split_shares,
         split_file=arguments.split_file,
         category=arguments.category,
         licence=arguments.licence,
         language=arguments.language,
         views=arguments.views,
-        columns=dict(arguments.columns),
+        columns=arguments.columns,
+        config=arguments.config,
     )
     source = open_source(arguments.source)
+    if arguments.quiet and arguments.source == "datasets":
+        from datasets import disable_progress_bars  # noqa: PLC0415
+
+        disable_progress_bars()  # of files being read
     columns = (SpinnerColumn(), TextColumn("{task.completed} parts"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True, quiet=arguments.quiet)) as progress:
         task = progress.add_task("build", total=None)

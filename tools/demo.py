@@ -3,8 +3,9 @@
     python tools/demo.py
     python tools/demo.py --source deep_pcb --root path/to/deep_pcb
 
-Every step is one command of the other tools, printed before it runs, so it can be copied and changed. A demo that was
-stopped goes on where it stopped; steps whose command, recipe or code has changed, and all after them, are done again.
+Every step is one command of the other tools, printed before it runs, so it can be copied and changed. Steps that do not
+need each other run at once, where there are cores for it. A demo that was stopped goes on where it stopped; steps whose
+command, recipe or code has changed, and all that need them, are done again.
 """
 
 from __future__ import annotations
@@ -13,20 +14,22 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from sage_trl.command_line import run_tool, seed_number
+from sage_trl.command_line import positive_number, run_tool, seed_number
 from sage_trl.evaluation.demo_summary import STAGES, SUMMARY_FILE, write_demo_summary
 from sage_trl.evaluation.predictions import CONTROLS, SETTINGS
 from sage_trl.evaluation.report import print_table
 from sage_trl.steps.dataset import data_steps, score_step
 from sage_trl.steps.log import sources_key
-from sage_trl.steps.runner import Step, StepRunner, environment_of_steps, minutes
+from sage_trl.steps.runner import Step, StepRunner, available_cores, environment_of_steps, minutes
 from sage_trl.storage import read_json
 
 REPOSITORY = Path(os.path.relpath(Path(__file__).resolve().parent.parent))
 RECIPES = REPOSITORY / "recipes" / "demo"
 CONTROLLED_STAGE = "sfe"
+FIRST_STAGES = ("sft", "sfe")
 REPORT_FILE = "report.html"
 TEST_SPLITS = ("test", "unseen")
 
@@ -38,8 +41,9 @@ def main() -> int:
     start = time.monotonic()
     dataset, evaluation = output / "data", output / "evaluation"
     key = sources_key([REPOSITORY / "sage_trl", REPOSITORY / "tools"])
-    with StepRunner(output, REPOSITORY / "tools", key=key, replaces=True, quiet=arguments.quiet) as runner:
-        settings = " ".join(f"{name}={value}" for name, value in environment_of_steps().items())
+    jobs = arguments.jobs
+    with StepRunner(output, REPOSITORY / "tools", key=key, replaces=True, quiet=arguments.quiet, jobs=jobs) as runner:
+        settings = " ".join(f"{name}={value}" for name, value in environment_of_steps(jobs).items())
         runner.say(f"environment of all steps: {settings}")
         code = runner.run(data_steps(arguments.source, arguments.root, dataset, arguments.seed))
         if code:
@@ -47,7 +51,9 @@ def main() -> int:
         splits = [split for split in TEST_SPLITS if split in read_json(dataset / "dataset.json")["splits"]]
         recipes = RECIPES / arguments.source if (RECIPES / arguments.source).is_dir() else RECIPES
         training = training_steps(recipes, dataset, output, arguments.seed)
-        code = runner.run(training + evaluation_steps(dataset, output, evaluation, splits))
+        *first, last = evaluation_steps(dataset, output, evaluation, splits)
+        # A core that falls free measures before it trains more: these wait for each other, and would be left over.
+        code = runner.run([*first, *training, last])
         if code:
             return code
         controls = [(CONTROLLED_STAGE, control) for control in (*CONTROLS, "no_facts")]
@@ -67,18 +73,25 @@ def main() -> int:
 def training_steps(recipes: Path, dataset: Path, output: Path, seed: int) -> list[Step]:
     """Train the four models; the preference stages start from SFE and from the judge's scores."""
 
-    def train(stage: str, *more: str) -> Step:
+    def train(stage: str, needs: Sequence[str], *more: str) -> Step:
         common = ("--dataset", str(dataset), "--output_dir", str(output / stage), "--seed", str(seed))
         command = ("train.py", str(recipes / f"{stage}.yaml"), *common, *more)
-        return Step(f"train {stage}", command, produces=output / stage, resume=("--resume", "true"))
+        resume = ("--resume", "true")
+        return Step(_training_of(stage), command, produces=output / stage, resume=resume, needs=tuple(needs))
 
-    first_stage = ("--model", str(output / "sfe"))
-    score = score_step(dataset)
-    return [train("sft"), train("sfe"), score, train("dpo", *first_stage), train("edpo", *first_stage)]
+    data = [step.name for step in data_steps("", None, dataset, seed)]
+    score = replace(score_step(dataset), needs=tuple(data))
+    scored = [_training_of("sfe"), score.name]
+    second_stage = [train(stage, scored, "--model", str(output / "sfe")) for stage in ("dpo", "edpo")]
+    # All else waits for SFE, so SFE comes first.
+    return [train("sfe", data), score, train("sft", data), *second_stage]
 
 
 def evaluation_steps(dataset: Path, output: Path, evaluation: Path, splits: Sequence[str]) -> list[Step]:
-    """Evaluate all stages in both settings, then the controls, one-shot, on one of them."""
+    """Evaluate the controls, one-shot, on one stage, then the first stages and all stages in both settings.
+
+    They go one after the other, because all write into one directory, but beside the trainings that still run.
+    """
 
     def command(stages: Sequence[str], settings: Sequence[str], *more: str) -> tuple[str, ...]:
         models = [str(output / stage) for stage in stages]
@@ -86,12 +99,21 @@ def evaluation_steps(dataset: Path, output: Path, evaluation: Path, splits: Sequ
         selected = ("--setting", *settings, "--split", *splits)
         return ("evaluate.py", "--model", *models, "--dataset", str(dataset), *selected, *to, *more)
 
-    controlled = [CONTROLLED_STAGE]
-    return [
-        Step("evaluate all stages", command(STAGES, SETTINGS, "--evidence"), produces=evaluation),
-        Step("evaluate the controls", command(controlled, ["one_shot"], "--control", *CONTROLS)),
-        Step("evaluate without facts", command(controlled, ["one_shot"], "--no-facts")),
-    ]
+    controlled = command([CONTROLLED_STAGE], ["one_shot"], "--control", *CONTROLS)
+    controls = Step("evaluate the controls", controlled, evaluation, needs=(_training_of(CONTROLLED_STAGE),))
+    without = command([CONTROLLED_STAGE], ["one_shot"], "--no-facts")
+    without_facts = Step("evaluate without facts", without, needs=(controls.name,))
+    # What is answered here is not asked again below, where all stages are compared.
+    first = command(FIRST_STAGES, SETTINGS, "--evidence")
+    first_stages = Step(
+        "evaluate the first stages", first, needs=(without_facts.name, *map(_training_of, FIRST_STAGES))
+    )
+    everything = Step("evaluate all stages", command(STAGES, SETTINGS, "--evidence"))
+    return [controls, without_facts, first_stages, everything]
+
+
+def _training_of(stage: str) -> str:
+    return f"train {stage}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,6 +122,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, metavar="DIR", help="where the source's images are")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/demo, or runs/demo-SOURCE")
     parser.add_argument("--seed", type=seed_number, default=0, help="of the data and of all trainings, default 0")
+    parser.add_argument(
+        "--jobs",
+        type=positive_number,
+        default=min(2, available_cores()),
+        metavar="N",
+        help="steps that run at once and share the cores, default %(default)s",
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     return parser
 

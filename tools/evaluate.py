@@ -34,6 +34,7 @@ def main() -> int:
         COMPARISONS_FILE,
         METRICS_FILE,
         comparisons_table,
+        count_notes,
         mmad_table,
         print_table,
         results_table,
@@ -71,6 +72,8 @@ def main() -> int:
         return 0
     if not arguments.quiet:
         print_table(results_table(results))
+        for note in count_notes(results):
+            print(note)
         mmad = mmad_table(results)
         if mmad is not None:
             print_table(mmad)

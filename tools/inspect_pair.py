@@ -56,7 +56,9 @@ def _print(arguments: argparse.Namespace, found: PairInspection) -> None:
     console = Console()
     for question, answer in zip(arguments.question, found.answers, strict=True):
         console.print(f"[bold]{escape(question)}[/]\n{escape(answer)}\n", highlight=False, soft_wrap=True)
-    if found.reference is not None:
+    if not found.evidence.selected:
+        console.print(f"No reference, so no patch is selected: the facts attend to all {found.evidence.attended}.\n")
+    else:
         patches = Table("patch", "similarity", "box", title="The patches most distinct from the reference")
         for number, patch in enumerate(found.evidence.patches, start=1):
             patches.add_row(f"#{number}", f"{patch.similarity:.4f}", " ".join(f"{side:.3f}" for side in patch.box))

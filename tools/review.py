@@ -39,6 +39,13 @@ def _port(text: str) -> int:
     return value
 
 
+def _reviewer(given: str | None) -> str:
+    name = getpass.getuser() if given is None else given
+    if not (name.strip() and name.isprintable()):
+        raise RecipeError(f"--reviewer {name!r} is no name\n  remedy: say who reviews, such as --reviewer Ann")
+    return name
+
+
 def main() -> int:
     arguments = _parse()
     console = Console(quiet=arguments.quiet, highlight=False, soft_wrap=True)
@@ -55,7 +62,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         remedy = 'pip install "sage-trl[review]"'
         raise RecipeError(f"the review page needs {error.name}\n  remedy: {remedy}") from None
-    session = ReviewSession(dataset, arguments.reviewer or getpass.getuser(), arguments.split)
+    session = ReviewSession(dataset, _reviewer(arguments.reviewer), arguments.split)
     server = ReviewServer(session, arguments.port)
     _note_ignored(console, session.ignored)
     console.print(f"{len(session)} questions, reviewer {session.reviewer}; Ctrl-C ends the review")

@@ -14,8 +14,8 @@ from datasets import disable_progress_bars
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from sage_trl.command_line import positive_number, run_tool
-from sage_trl.planning.memory import OVERRIDES, plan_memory
+from sage_trl.command_line import run_tool
+from sage_trl.planning.command import add_plan_arguments, plan_from, refuse_plan_arguments
 from sage_trl.planning.report import print_plan
 from sage_trl.recipe import load_recipe
 from sage_trl.training import run_training
@@ -28,11 +28,11 @@ def main() -> int:
     )
     parser.add_argument("recipe", type=Path, help="YAML recipe, for example recipes/sfe.yaml")
     parser.add_argument("--plan", action="store_true", help="print the memory that training needs, and do not train")
-    parser.add_argument("--processes", type=positive_number, default=1, metavar="N", help="with --plan: number of GPUs")
+    add_plan_arguments(parser)
     parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     known, overrides = parser.parse_known_args()
-    if known.processes > 1 and not known.plan:
-        parser.error("--processes needs --plan; accelerate launch starts several processes for training")
+    if not known.plan:
+        refuse_plan_arguments(parser, known)
     if known.quiet:
         overrides += ["--disable_tqdm", "true"]
         disable_progress_bars()
@@ -44,11 +44,11 @@ def main() -> int:
     # transformers prints its log lines to stdout, beside the progress bar on stderr.
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere if known.quiet else sys.stderr):
         if known.plan:
-            plan = plan_memory(load_recipe(known.recipe, [*overrides, *OVERRIDES]))
+            plan, placement = plan_from(known, overrides)
         else:
             run_training(load_recipe(known.recipe, overrides), console)
     if known.plan:
-        print_plan(plan, known.processes, Console())
+        print_plan(plan, placement, known.gpu_memory, Console())
     return 0
 
 

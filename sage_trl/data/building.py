@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +12,14 @@ from pathlib import Path
 from PIL import Image
 
 from sage_trl.data.authoring import Author, Scene, author_by_rule
+from sage_trl.data.checks.answers import answer_faults
 from sage_trl.data.dataset import INFO_FILE, ROWS_FILE, DatasetInfo, write_ad_pl
+from sage_trl.data.faults import FaultList
 from sage_trl.data.sources import Part, Source, SourceOptions
+from sage_trl.data.sources.base import refuse_unused
 from sage_trl.errors import DataError
 from sage_trl.records import Inspection
+from sage_trl.storage import atomic_directory
 
 IMAGES = "images"
 _DIGEST_TO_COME = "0" * 64
@@ -24,13 +27,14 @@ _DIGEST_TO_COME = "0" * 64
 
 @dataclass(frozen=True)
 class LevelCount:
-    """Groups, questions and questions answered yes of one split and level."""
+    """Groups and questions of one split and level; `verdicts` questions have a true yes or no, `yes` of them yes."""
 
     split: str
     level: str
     groups: int
     defective: int
     questions: int
+    verdicts: int
     yes: int
 
 
@@ -44,7 +48,7 @@ def build_dataset(
     author: Author = author_by_rule,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[DatasetInfo, list[LevelCount]]:
-    """Build a dataset in a folder beside `output` and move it there when it is whole.
+    """Build a dataset in a folder `.NAME.part` beside `output` and move it there when it is whole.
 
     Args:
         source: where the parts come from.
@@ -56,13 +60,17 @@ def build_dataset(
         progress: called with the number of parts so far.
 
     Raises:
-        SageError: what ends an author's work; nothing is written.
-        DataError: `output` is there already, or the source's files are faulty.
+        SageError: what ends an author's work, or another process builds there; nothing is written.
+        DataError: an option that means nothing to the source; `output` is there already or holds the source's files;
+            or these are faulty.
     """
+    refuse_unused(source, options)
     check_output(output, force)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
-    try:
+    if options.root is not None and output.exists() and options.root.resolve().is_relative_to(output.resolve()):
+        problem = f"holds the source's files, {options.root}, which a new dataset would replace"
+        raise DataError.at(output, None, problem, "choose another --output")
+    # Not flushed image by image, which takes longer than drawing them: a build can be repeated.
+    with atomic_directory(output, replace=force, durable=False) as workplace:
         images = _ImagePlace(workplace, options.root, copy_images)
         parts: list[tuple[Scene, Part]] = []
         for part in source.parts(options):
@@ -74,6 +82,7 @@ def build_dataset(
         inspections = _inspections(parts, lambda scenes: author(scenes, options.seed, images.path))
         if len(inspections) < len(parts):
             images.keep_only({name for row in inspections for name in (row.test_image, row.reference_image)})
+        _refuse_faulty(inspections)
         licence = options.licence or source.licence
         info = DatasetInfo(
             name=source.name,
@@ -85,13 +94,6 @@ def build_dataset(
             sha256=_DIGEST_TO_COME,
         )
         info = write_ad_pl(workplace, inspections, info)
-        workplace.chmod(0o755)
-        if output.exists():
-            shutil.rmtree(output)
-        workplace.rename(output)
-    except BaseException:
-        shutil.rmtree(workplace, ignore_errors=True)
-        raise
     return info, count_levels(inspections)
 
 
@@ -139,6 +141,21 @@ def _with_own_questions(scene: Scene, part: Part) -> Inspection:
         questions=part.questions,
         unit=scene.unit,
     )
+
+
+def _refuse_faulty(inspections: Sequence[Inspection]) -> None:
+    """Refuse questions that `tools/check.py` would call an error; a source that brings its own may bring such.
+
+    Raises:
+        DataError: all of them, by group.
+    """
+    faults = FaultList()
+    for row in inspections:
+        for fault in answer_faults(row, Path(row.id), 0):
+            if fault.severity == "error":
+                problem = f"field {fault.field!r}: {fault.problem} (value: {fault.value})"
+                faults.add(f"group {row.id}", None, problem, fault.remedy)
+    faults.raise_all("the questions")
 
 
 class _ImagePlace:
@@ -208,11 +225,14 @@ def count_levels(inspections: list[Inspection]) -> list[LevelCount]:
     groups: Counter[tuple[str, str]] = Counter()
     defective: Counter[tuple[str, str]] = Counter()
     questions: Counter[tuple[str, str]] = Counter()
+    verdicts: Counter[tuple[str, str]] = Counter()
     yes: Counter[tuple[str, str]] = Counter()
     for row in inspections:
         key = (row.split, row.level)
         groups[key] += 1
         defective[key] += bool(row.defects)
         questions[key] += len(row.questions)
+        verdicts[key] += sum(question.verdict is not None for question in row.questions)
         yes[key] += sum(question.verdict is True for question in row.questions)
-    return [LevelCount(*key, groups[key], defective[key], questions[key], yes[key]) for key in sorted(groups)]
+    counted = (groups, defective, questions, verdicts, yes)
+    return [LevelCount(*key, *(counts[key] for counts in counted)) for key in sorted(groups)]

@@ -39,6 +39,8 @@ class DatasetInfo(Record):
     @field_validator("image_root")
     @classmethod
     def _image_root_is_relative(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("holds what no path has")
         upwards = PurePosixPath(value).parts.count("..")
         check_relative_path(str(PurePosixPath(*PurePosixPath(value).parts[upwards:])))
         return value

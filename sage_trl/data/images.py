@@ -114,7 +114,9 @@ def decode_pixels(content: bytes, name: Path | str) -> Image.Image:
                 return image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         remedy = f"replace it by a whole file in one of the formats {', '.join(FORMATS)}"
-        raise ImageError.of_kind(_kind(error), name, f"unreadable image: {error}", remedy) from None
+        # PIL would name the object that holds the bytes.
+        problem = "no image that can be read" if isinstance(error, UnidentifiedImageError) else error
+        raise ImageError.of_kind(_kind(error), name, f"unreadable image: {problem}", remedy) from None
 
 
 def _kind(error: Exception) -> str:
@@ -132,7 +134,12 @@ def _to_rgb(image: Image.Image, name: Path | str) -> Image.Image:
     if image.mode in ("I", "F"):
         problem = f"image of mode {image.mode!r}, whose range is unknown"
         raise ImageError.of_kind("image-mode", name, problem, "save it with 8 or 16 bits")
-    return image.convert("RGB")
+    return without_transparency(image).convert("RGB")
+
+
+def without_transparency(image: Image.Image) -> Image.Image:
+    """The image; a palette whose colours have a transparency each as RGBA, without which PIL warns the user."""
+    return image.convert("RGBA") if image.mode == "P" and "transparency" in image.info else image
 
 
 def _check_size(path: Path | str, size: tuple[int, int]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from sage_trl.data.images import decode_pixels
+from sage_trl.data.images import decode_pixels, without_transparency
 from sage_trl.errors import DataError
 
 Mask = NDArray[np.bool_]
@@ -75,7 +75,7 @@ def _turn(image: Image.Image, orientation: int) -> Image.Image:
 def _levels(image: Image.Image) -> NDArray[np.int64]:
     """`[height, width]`, 0 where the mask is black."""
     if image.mode in ("P", "PA", "RGBA", "CMYK", "YCbCr", "LA"):
-        image = image.convert("RGB")
+        image = without_transparency(image).convert("RGB")
     values = np.asarray(image).astype(np.int64)
     return values if values.ndim == 2 else values.max(axis=2)
 

@@ -18,7 +18,7 @@ from datasets import Features, Image, List, Value
 
 from sage_trl.data.dataset import AdPlDirectory
 from sage_trl.errors import DataError
-from sage_trl.records import Inspection, parse_record
+from sage_trl.records import Inspection, Question, parse_record
 from sage_trl.storage import file_sha256, to_line
 
 IMAGE_FIELDS = ("test_image", "reference_image")
@@ -28,15 +28,19 @@ FEATURES = Features(
         "dataset": Value("string"),
         "category": Value("string"),
         "level": Value("string"),
+        "unit": Value("string"),
         "test_image": Image(),
         "reference_image": Image(),
-        "defects": List({"type": Value("string"), "box": List(Value("float64"))}),
+        "defects": List({"type": Value("string"), "box": List(Value("float64")), "share": Value("float64")}),
         "questions": List(
             {
                 "id": Value("string"),
                 "question": Value("string"),
                 "verdict": Value("bool"),
                 "answers": List(Value("string")),
+                "options": List({"letter": Value("string"), "text": Value("string")}),
+                "choice": Value("string"),
+                "type": Value("string"),
             }
         ),
         "licence": Value("string"),
@@ -114,6 +118,7 @@ class ParquetWriter:
 
     def _row(self, line: int, row: Inspection) -> dict[str, Any]:
         shown = row.model_dump(mode="json", include=set(FEATURES))
+        shown["questions"] = [_shown_question(question) for question in row.questions]
         shown |= {"line": line, "ad_pl": to_line(row.model_dump(mode="json"))}
         shown["licence"] = self._dataset.info.sources.get(row.dataset, self._dataset.info.licence)
         for field in IMAGE_FIELDS:
@@ -129,6 +134,12 @@ class ParquetWriter:
         if name not in self._digests:
             self._digests[name] = file_sha256(self._dataset.image_path(name))
         return self._digests[name]
+
+
+def _shown_question(question: Question) -> dict[str, Any]:
+    # Letters differ from question to question, and columns cannot: so options are a list, empty where there are none.
+    options = [{"letter": letter, "text": text} for letter, text in (question.options or {}).items()]
+    return {**question.model_dump(mode="json"), "options": options}
 
 
 def read_parquet(path: Path) -> Iterator[ParquetRow]:

@@ -13,7 +13,11 @@ from sage_trl.records import LEVELS, Inspection
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one source, category, level or split. An image is counted once, however many groups show it."""
+    """Of one source, category, level or split. An image is counted once, however many groups show it.
+
+    Every question is one of `yes` and `no` (its verdict, also where it has options), `choice` (graded by its options
+    alone) and `open` (graded by nothing).
+    """
 
     groups: int
     images: int
@@ -23,6 +27,7 @@ class Counts:
     answers: int
     yes: int
     no: int
+    choice: int
     open: int
 
 
@@ -90,6 +95,7 @@ def _count(rows: list[Inspection]) -> Counts:
     anomalous = {row.test_image for row in rows if row.defects}
     questions = [question for row in rows for question in row.questions]
     verdicts = Counter(question.verdict for question in questions)
+    is_open = [not question.is_graded for question in questions]
     return Counts(
         groups=len(rows),
         images=len(images),
@@ -99,7 +105,8 @@ def _count(rows: list[Inspection]) -> Counts:
         answers=sum(len(question.answers) for question in questions),
         yes=verdicts[True],
         no=verdicts[False],
-        open=verdicts[None],
+        choice=verdicts[None] - sum(is_open),
+        open=sum(is_open),
     )
 
 

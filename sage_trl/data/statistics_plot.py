@@ -9,7 +9,10 @@ from sage_trl.data.statistics import Counts, DatasetStatistics, Lengths
 from sage_trl.errors import RecipeError
 
 NORMAL, ANOMALOUS, PLAIN, SECOND = "#4c9a83", "#c9614d", "#5b7fa6", "#d3a64a"
+ANSWERS = {"yes": PLAIN, "no": SECOND, "choice": NORMAL, "open": "#a9a9a9"}
 MOST_BARS = 20
+FEWEST_BARS = 4
+"""Room for so many, so that one bar does not fill a chart."""
 
 
 def plot_statistics(statistics: DatasetStatistics, title: str, path: Path) -> None:
@@ -37,22 +40,31 @@ def plot_statistics(statistics: DatasetStatistics, title: str, path: Path) -> No
             axes.text(totals[name], place, f" {totals[name]:,}", va="center", fontsize=8)
         hidden = len(totals) - len(shown)
         axes.set_title(heading + (f" (first {MOST_BARS} of {len(totals)})" if hidden else ""), fontsize=10, loc="left")
-        axes.invert_yaxis()
-        axes.margins(x=0.15)
+        # Not by margins, which end at a bar without width. Above the bars, which may reach everywhere, is the legend.
+        axes.set_xlim(0, 1.15 * max(1, *totals.values()))
+        axes.set_ylim(max(len(shown), FEWEST_BARS) - 0.5, -0.5)
         if len(parts) > 1:
-            axes.legend(fontsize=8, frameon=False, loc="lower right")
+            axes.legend(
+                loc="lower right",
+                bbox_to_anchor=(1.0, 1.0),
+                ncols=len(parts),
+                fontsize=8,
+                frameon=False,
+                borderaxespad=0.0,
+                handlelength=1.0,
+                columnspacing=0.8,
+            )
 
     figure = Figure(figsize=(13, 8), layout="constrained")
     figure.suptitle(f"{title}: {statistics.total.questions:,} questions on {statistics.total.images:,} test images")
     sheet = figure.subplots(2, 3).flatten()
     for axes, name in zip(sheet, ("source", "category"), strict=False):
-        bars(axes, f"test images per {name}", _by_kind(statistics.by[name]), (NORMAL, ANOMALOUS))
+        bars(axes, f"images per {name}", _by_kind(statistics.by[name]), (NORMAL, ANOMALOUS))
     levels = {name.replace("_", " "): counts for name, counts in statistics.by["level"].items()}
     bars(sheet[2], "questions per level", {"": {name: counts.questions for name, counts in levels.items()}}, (PLAIN,))
-    verdicts = {
-        answer: {name: getattr(counts, answer) for name, counts in levels.items()} for answer in ("yes", "no", "open")
-    }
-    bars(sheet[3], "true answers per level", verdicts, (PLAIN, SECOND, "#a9a9a9"))
+    answers = {answer: {name: getattr(counts, answer) for name, counts in levels.items()} for answer in ANSWERS}
+    given = {answer: counts for answer, counts in answers.items() if any(counts.values())}
+    bars(sheet[3], "true answers per level", given, tuple(ANSWERS[answer] for answer in given))
     bars(sheet[4], "defects per type", {"": statistics.defect_types or {"none": 0}}, (ANOMALOUS,))
     for name, colour in {"questions": PLAIN, "all answers": SECOND}.items():
         words, counts = _steps(statistics.lengths[name])

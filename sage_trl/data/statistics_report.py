@@ -46,12 +46,12 @@ def _count_table(name: str, by_value: dict[str, Counts], total: Counts) -> Table
     # Narrow, so that a pipe's 80 columns cut no name.
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column(name, no_wrap=True)
-    for heading in ("groups", "images", "normal", "anomalous", "questions", "yes", "no", "open"):
+    for heading in ("groups", "images", "normal", "faulty", "questions", "yes", "no", "choice", "open"):
         table.add_column(heading, justify="right")
     entries = list(by_value.items()) + ([("all", total)] if len(by_value) > 1 else [])
     for value, counts in entries:
         images = (counts.images, counts.normal_images, counts.anomalous_images)
-        figures = (counts.groups, *images, counts.questions, counts.yes, counts.no, counts.open)
+        figures = (counts.groups, *images, counts.questions, counts.yes, counts.no, counts.choice, counts.open)
         table.add_row(value, *(f"{figure:,}" for figure in figures))
     return table
 

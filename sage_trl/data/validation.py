@@ -60,6 +60,7 @@ def examine_dataset(
     findings += relations.duplicate_groups(groups, path)
     findings += relations.duplicate_questions(groups, pictures, path)
     findings += relations.leaks(groups, pictures, path)
+    findings += relations.divided_units(groups, path)
     findings += relations.foreign_references(groups, pictures, path)
     findings += near_duplicates(groups, pictures, path)
     findings += shape_faults(groups, path)
@@ -72,10 +73,10 @@ def examine_dataset(
     facts_path, scores_path = facts or root / FACTS_FILE, scores or root / SCORES_FILE
     if facts_path.is_file():
         findings += fact_faults(facts_path, groups, pictures, path)
-    elif facts is not None:
-        findings.append(error("facts-missing", facts_path, "no such file", "run tools/generate_facts.py first"))
+    elif facts is not None or facts_path.exists():
+        findings.append(error("facts-missing", facts_path, "no file", "run tools/generate_facts.py first"))
     if scores_path.is_file():
         findings += score_faults(scores_path, groups, path)
-    elif scores is not None:
-        findings.append(error("scores-missing", scores_path, "no such file", "run tools/score_mle.py first"))
+    elif scores is not None or scores_path.exists():
+        findings.append(error("scores-missing", scores_path, "no file", "run tools/score_mle.py first"))
     return Report(str(root), in_order(findings), counts)

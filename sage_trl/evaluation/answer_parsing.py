@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sage_trl.evaluation.reply_text import clauses, without_markup, without_thoughts
+from sage_trl.lexicon.reading import CHINESE_NO, CHINESE_YES
 
 _YES_WORD = r"(?:yes|yeah|yep)"
 _NO_WORD = r"(?:no|nope)"
@@ -37,9 +38,8 @@ _NO_ALONE = (
     r"(?:(?:that\s+is\s+|that's\s+)?(?:not\s+true|not\s+correct|false|incorrect|wrong)|negative"
     rf"|not\s+at\s+all|(?:absolutely|certainly|definitely)\s+not){_END}"
 )
-# "是" and "有" also open sentences ("有划痕", there is a scratch), so they need an end after them as "no" does.
-_YES_CHINESE = rf"(?:是的|是|有的|有|存在|对的|对|正确){_END}"
-_NO_CHINESE = rf"(?:不是的|不是|不对|不存在|不正确|不|否|没有|沒有|没|无|错误|错){_END}"
+_YES_CHINESE = rf"(?:{CHINESE_YES}){_END}"
+_NO_CHINESE = rf"(?:{CHINESE_NO}){_END}"
 _NO_AS_VERDICT = rf"{_NO_WORD}(?:{_END}|(?=\s+(?:{_CLAUSE_OPENER})\b))"
 _YES = rf"(?:{_YES_WORD}\b|{_YES_CHINESE})"
 _NO = rf"(?:{_NO_AS_VERDICT}|{_NO_CHINESE})"

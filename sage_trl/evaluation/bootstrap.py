@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtrit
 
 DRAWS = 1000
 CONFIDENCE = 0.95
@@ -57,7 +57,7 @@ def _jackknife_intervals(
 ) -> dict[str, tuple[float, float]]:
     units, total = len(counts), counts.sum(axis=0)
     estimates, without_one = figures(total), figures(total - counts)
-    reach = float(t.ppf((1 + CONFIDENCE) / 2, units - 1)) / math.sqrt(units)
+    reach = float(stdtrit(units - 1, (1 + CONFIDENCE) / 2)) / math.sqrt(units)
     intervals = {}
     for name, estimate in estimates.items():
         values = units * estimate - (units - 1) * without_one[name]
@@ -69,5 +69,5 @@ def _jackknife_intervals(
 
 def _expanded_tails(units: int) -> Array:
     """The two quantiles to take so that the interval has about the width of Student's for `units` units."""
-    reach = math.sqrt(units / (units - 1)) * t.ppf((1 + CONFIDENCE) / 2, units - 1)
-    return np.array([norm.cdf(-reach), norm.cdf(reach)])
+    reach = math.sqrt(units / (units - 1)) * stdtrit(units - 1, (1 + CONFIDENCE) / 2)
+    return np.array([ndtr(-reach), ndtr(reach)])

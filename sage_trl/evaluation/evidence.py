@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 from sage_trl.errors import DataError
-from sage_trl.evaluation.evidence_rows import EVIDENCE_FILE, Evidence, EvidenceRow, FactEvidence, PatchEvidence
+from sage_trl.evaluation.evidence_rows import (
+    EVIDENCE_FILE,
+    Evidence,
+    EvidenceRow,
+    FactEvidence,
+    PatchEvidence,
+    strongest,
+)
 from sage_trl.evaluation.questions import EvaluationQuestion, open_images
 from sage_trl.models.adapters import unwrapped
 from sage_trl.models.encoding import encode_prompts, move_to_model
@@ -67,6 +74,8 @@ class EvidenceFinder:
         indices, similarity = patches.indices[number, places].cpu(), patches.similarity[number, places].tolist()
         boxes = self._boxes(row, int(inputs.num_patches[number]))[indices].tolist()
         return Evidence(
+            selected=has_reference,
+            attended=len(boxes),
             patches=tuple(
                 PatchEvidence(
                     box=tuple(round(side, DIGITS) for side in box),
@@ -96,7 +105,7 @@ def record_evidence(
     output: Path,
     on_progress: Callable[[int, int], None],
 ) -> None:
-    """Add the evidence of each group that has facts to `evidence.jsonl`, if it is not there yet.
+    """Add the evidence of each group that has facts to `evidence.jsonl`, if it is not there yet; see `strongest`.
 
     Args:
         find: of the model that was asked.
@@ -121,9 +130,7 @@ def record_evidence(
             part = missing[start : start + GROUPS_AT_ONCE]
             found = find(open_images([item.row for item in part]))
             rows = [
-                EvidenceRow(
-                    key=item.key, group_id=item.inspection.id, patches=one.patches, facts=one.facts, **condition
-                )
+                EvidenceRow(key=item.key, group_id=item.inspection.id, **condition, **dict(strongest(one)))
                 for item, one in zip(part, found, strict=True)
             ]
             appender.append(row.model_dump(mode="json") for row in rows)

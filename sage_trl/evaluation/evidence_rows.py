@@ -10,13 +10,15 @@ from sage_trl.evaluation.predictions import Control, Setting
 from sage_trl.records import Fraction, Record, Text
 
 EVIDENCE_FILE = "evidence.jsonl"
+# Without a reference facts attend to all patches of an image, thousands of them in a large one.
+MOST_UNSELECTED = 16
 
 
 class PatchEvidence(Record):
     """A patch that facts attend to.
 
-    `box` is (x1, y1, x2, y2) in fractions of the test image, without area if the patch shows padding alone;
-    `similarity` the cosine to the reference (eq. 1), None where there is no reference.
+    `box` is (x1, y1, x2, y2) in fractions of the test image; `similarity` the cosine to the reference (eq. 1), None
+    where there is no reference.
     """
 
     box: Annotated[tuple[Fraction, Fraction, Fraction, Fraction], Field(strict=False)]
@@ -24,7 +26,10 @@ class PatchEvidence(Record):
 
 
 class FactEvidence(Record):
-    """A fact with its attention (eq. 2) to each patch, the mean over the heads; it sums to one but for rounding."""
+    """A fact with its attention (eq. 2) to each of `Evidence.patches`, the mean over the heads.
+
+    Over all patches that are attended to it sums to one but for rounding.
+    """
 
     text: Text
     attention: Annotated[tuple[Fraction, ...], Field(strict=False)]
@@ -33,10 +38,16 @@ class FactEvidence(Record):
 class Evidence(Record):
     """What the fusion of one row sees.
 
-    With a reference, `patches` are the K selected ones, the most distinct first; without one, all patches of the test
-    image line by line.
+    Attributes:
+        selected: whether there is a reference, by which eq. 1 has selected patches. Without one nothing is selected.
+        attended: how many patches the facts attend to: K if selected, else all of the test image.
+        patches: the K selected ones, the most distinct first. Where nothing is selected all of them line by line, or
+            what `strongest` leaves of them.
+        facts: the facts of the row.
     """
 
+    selected: bool
+    attended: Annotated[int, Field(ge=1)]
     patches: Annotated[tuple[PatchEvidence, ...], Field(strict=False)]
     facts: Annotated[tuple[FactEvidence, ...], Field(strict=False)]
 
@@ -45,6 +56,14 @@ class Evidence(Record):
         for fact in self.facts:
             if len(fact.attention) != len(self.patches):
                 raise ValueError(f"{len(fact.attention)} shares of attention for {len(self.patches)} patches")
+        return self
+
+    @model_validator(mode="after")
+    def _a_selection_has_all_its_patches(self) -> Evidence:
+        if len(self.patches) > self.attended or (self.selected and len(self.patches) < self.attended):
+            raise ValueError(f"{len(self.patches)} patches of {self.attended} attended to, selected: {self.selected}")
+        if any((patch.similarity is not None) != self.selected for patch in self.patches):
+            raise ValueError("patches have a similarity if, and only if, they are selected")
         return self
 
 
@@ -57,3 +76,21 @@ class EvidenceRow(Evidence):
     split: Text
     control: Control | None
     group_id: Text
+
+
+def strongest(evidence: Evidence, most: int = MOST_UNSELECTED) -> Evidence:
+    """A selection as it is; of patches that nothing has selected those to which some fact attends most, in order."""
+    places = range(len(evidence.patches))
+    if evidence.selected or len(places) <= most:
+        return evidence
+    attention = [max((fact.attention[place] for fact in evidence.facts), default=0.0) for place in places]
+    kept = sorted(sorted(places, key=lambda place: -attention[place])[:most])
+    return Evidence(
+        selected=False,
+        attended=evidence.attended,
+        patches=tuple(evidence.patches[place] for place in kept),
+        facts=tuple(
+            FactEvidence(text=fact.text, attention=tuple(fact.attention[place] for place in kept))
+            for fact in evidence.facts
+        ),
+    )

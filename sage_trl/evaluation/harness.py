@@ -24,7 +24,7 @@ from sage_trl.evaluation.predictions import MMAD_PROTOCOLS, Control, MmadProtoco
 from sage_trl.evaluation.processes import ALONE, Processes
 from sage_trl.evaluation.progress import progress_bar
 from sage_trl.evaluation.questions import EvaluationQuestion, build_questions, open_images
-from sage_trl.evaluation.similarity import Encoder, mean_similarity
+from sage_trl.evaluation.similarity import Encoder, similarities
 from sage_trl.judge.criteria import CriterionScores, Judge
 from sage_trl.models.replies import Reply
 from sage_trl.records import FactSet, Question
@@ -282,7 +282,7 @@ def _metrics(
     sbert = None
     if run.encoder is not None and asked:
         replies = [prediction.prediction for prediction in predictions]
-        sbert = mean_similarity(replies, [item.question.answers[0] for item in asked], run.encoder)
+        sbert = similarities(replies, [item.question.answers[0] for item in asked], run.encoder)
     answers = mmad_answers(
         (item.inspection, item.question, prediction.prediction)
         for item, prediction in zip(asked, predictions, strict=True)

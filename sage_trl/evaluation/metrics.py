@@ -11,10 +11,13 @@ import numpy as np
 from sage_trl.evaluation.bootstrap import bootstrap_intervals
 from sage_trl.evaluation.calibration import Calibration, calibrate
 from sage_trl.evaluation.counts import AskedGroup, count_by_unit, figures_of, groups_of, without_doubles
-from sage_trl.evaluation.criterion_intervals import criterion_intervals
+from sage_trl.evaluation.mean_intervals import criterion_intervals, mean_intervals
 from sage_trl.evaluation.mmad import MmadFigures
 from sage_trl.evaluation.predictions import MmadProtocol, Prediction
 from sage_trl.records import LEVELS, Level, Record
+
+COSINES = (-1.0, 1.0)
+FRACTIONS = (0.0, 1.0)
 
 
 class CriterionMeans(Record):
@@ -41,7 +44,7 @@ class Metrics(Record):
     `mle_rule` holds the scores of the rule judge, `mle` those of a language model. `mle_unscored` counts the replies
     that it gave no score, such as those in quarantine: they enter no mean.
     `intervals` holds 95% intervals [low, high] over physical units (see `bootstrap_intervals`), by name, those of a
-    level as `accuracy_by_level/LEVEL`.
+    level as `accuracy_by_level/LEVEL`, of a judge as `mle/type`, of the Brier score as `calibration/brier`.
     """
 
     accuracy: float | None
@@ -82,7 +85,7 @@ def compute_metrics(
     seed: int = 0,
     *,
     groups: Mapping[str, AskedGroup] | None = None,
-    sbert: float | None = None,
+    sbert: Sequence[float] | None = None,
     mmad: Mapping[MmadProtocol, MmadFigures | None] | None = None,
 ) -> Metrics:
     """Reduce the predictions of one model in one setting on one split; their order does not matter.
@@ -92,7 +95,7 @@ def compute_metrics(
         criterion_scores: the rule judge's (type, location, logic) per question, or None if no judge ran.
         seed: of the bootstrap draws.
         groups: what was asked, by group; without it nothing is known to be missing and each group is a unit.
-        sbert: mean SBERT similarity, if it was measured.
+        sbert: SBERT similarity per prediction, if it was measured.
         mmad: MMAD's table by protocol, where its questions were asked.
 
     Raises:
@@ -105,9 +108,16 @@ def compute_metrics(
     figures = {name: _known(value) for name, value in figures_of(counts.sum(axis=0)).items()}
     answered = Counter(prediction.group_id for prediction in graded)
     intervals = bootstrap_intervals(counts, figures_of, seed) if graded else {}
+    units = [groups[row.group_id].unit if groups else row.group_id for row in predictions]
     if criterion_scores:
-        units = [groups[row.group_id].unit if groups else row.group_id for row in predictions]
         intervals |= criterion_intervals("mle_rule", criterion_scores, units, seed)
+    if sbert:
+        intervals |= mean_intervals({"sbert": sbert}, units, COSINES, seed)
+    told = _told(graded)
+    if told:
+        errors = [(chance - verdict) ** 2 for chance, verdict, _ in told]
+        asked_of = [asked[group_id].unit for _, _, group_id in told]
+        intervals |= mean_intervals({"calibration/brier": errors}, asked_of, FRACTIONS, seed)
     return Metrics(
         accuracy=figures["accuracy"],
         balanced_accuracy=figures["balanced_accuracy"],
@@ -127,8 +137,8 @@ def compute_metrics(
         acc_g_by_size=_acc_g_by_size(graded, asked),
         units=len(counts),
         majority_accuracy=_majority_accuracy(graded),
-        sbert=sbert,
-        calibration=_calibration(graded),
+        sbert=float(np.mean(sbert)) if sbert else None,
+        calibration=calibrate([row[0] for row in told], [row[1] for row in told]) if told else None,
         mmad=None if mmad is None else dict(mmad),
         mle_rule=mean_criteria(criterion_scores) if criterion_scores else None,
         intervals=intervals,
@@ -153,10 +163,13 @@ def _majority_accuracy(graded: Sequence[Prediction]) -> float | None:
     return best / len(graded) if graded else None
 
 
-def _calibration(graded: Sequence[Prediction]) -> Calibration | None:
-    told = [(row.yes_probability, row.verdict) for row in graded if row.verdict is not None]
-    known = [(chance, verdict) for chance, verdict in told if chance is not None]
-    return calibrate([chance for chance, _ in known], [verdict for _, verdict in known]) if known else None
+def _told(graded: Sequence[Prediction]) -> list[tuple[float, bool, str]]:
+    """Yes-probability, verdict and group of the questions that have both."""
+    return [
+        (row.yes_probability, row.verdict, row.group_id)
+        for row in graded
+        if row.yes_probability is not None and row.verdict is not None
+    ]
 
 
 def _known(value: Any) -> float | None:

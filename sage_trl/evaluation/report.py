@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ FIGURE_COLUMNS = (
     *("accuracy", "95%", *LEVEL_NAMES.values(), "macro", "Acc-G", "majority", "unreadable", "mle_rule", "n"),
     *("balanced", "F1", "SBERT", "MLE", "ECE"),
 )
+
+
+# AD-PL asks five questions on each pair, and the paper's Acc-G is that of such groups.
+PAPER_GROUP_SIZE = "5"
 
 
 def merge_metrics(output: Path, results: Results) -> Path:
@@ -65,6 +69,32 @@ def results_table(results: Results, title: str | None = None) -> Table:
         for setting, metrics in by_setting.items():
             table.add_row(model, setting, *figure_cells(metrics))
     return table
+
+
+def count_notes(results: Results) -> list[str]:
+    """What the table does not tell of its rows: groups of other sizes, questions that are missing, doubled or open."""
+    return [
+        f"{model}, {setting}: {note}"
+        for model, by_setting in results.items()
+        for setting, metrics in by_setting.items()
+        for note in _count_notes(metrics)
+    ]
+
+
+def _count_notes(metrics: Mapping[str, Any]) -> Iterator[str]:
+    # Files written before these figures existed lack them.
+    sizes = metrics.get("group_sizes", {})
+    if {*sizes} - {PAPER_GROUP_SIZE}:
+        shares = metrics["acc_g_by_size"]
+        parts = (f"{percent(shares[size])}% of {count} with {size} questions" for size, count in sizes.items())
+        yield f"Acc-G by size of group: {', '.join(parts)}"
+    for name, meaning in (
+        ("missing", "questions got no reply: they enter no accuracy, and their groups are not right"),
+        ("doubled", "rows repeat a question and were counted once"),
+        ("open", "questions have no true answer and were not graded"),
+    ):
+        if metrics.get(name):
+            yield f"{metrics[name]} {meaning}"
 
 
 def mmad_table(results: Results) -> Table | None:

@@ -16,10 +16,10 @@ from sage_trl.errors import DataError
 from sage_trl.evaluation.comparison import compare_models
 from sage_trl.evaluation.consent import Charge, agree_on_cost
 from sage_trl.evaluation.conversations import as_asked
-from sage_trl.evaluation.criterion_intervals import criterion_intervals
 from sage_trl.evaluation.evaluation_record import EvaluationRecord, note_evaluation, refuse_other_dataset
 from sage_trl.evaluation.harness import EvaluationRun, Measured, measure
 from sage_trl.evaluation.judgements import JudgedReply, judged_reply, merge_judgements
+from sage_trl.evaluation.mean_intervals import criterion_intervals
 from sage_trl.evaluation.metrics import Metrics, mean_criteria
 from sage_trl.evaluation.model_judging import ReplyJudge
 from sage_trl.evaluation.opening import ModelPlan, plan_models

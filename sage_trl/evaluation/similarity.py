@@ -42,8 +42,8 @@ def open_sentence_encoder(model: str) -> Encoder:
     return encode
 
 
-def mean_similarity(replies: Sequence[str], best_answers: Sequence[str], encoder: Encoder) -> float:
-    """Mean cosine, -1 to 1, of each reply to its best answer (a_1); an embedding of length zero counts as 0.
+def similarities(replies: Sequence[str], best_answers: Sequence[str], encoder: Encoder) -> list[float]:
+    """Cosine, -1 to 1, of each reply to its best answer (a_1); an embedding of length zero counts as 0.
 
     Raises:
         ValueError: nothing given, or the numbers differ.
@@ -53,4 +53,5 @@ def mean_similarity(replies: Sequence[str], best_answers: Sequence[str], encoder
     ours, best = (np.asarray(encoder(texts), dtype=float) for texts in (replies, best_answers))
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(best, axis=1)
     products = (ours * best).sum(axis=1)
-    return float(np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0).mean())
+    cosines: list[float] = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0).tolist()
+    return cosines

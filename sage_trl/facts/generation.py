@@ -14,6 +14,8 @@ from sage_trl.facts.writer import FactWriter, Part
 from sage_trl.records import FactSet, Inspection
 from sage_trl.storage import JsonlAppender, file_sha256, write_jsonl
 
+_START = b'{"test_image_sha256": "'
+
 
 @dataclass(frozen=True)
 class ShortImage:
@@ -146,6 +148,7 @@ def _list_short(path: Path, short: Sequence[ShortImage], count: int) -> None:
 def _facts_of_same_writer(path: Path, writer: FactWriter) -> set[str]:
     if not path.exists():
         return set()
+    _refuse_foreign(path)
     # Opening drops a line that a kill cut short, which reading would refuse.
     JsonlAppender(path).close()
     facts = read_facts(path)
@@ -155,3 +158,17 @@ def _facts_of_same_writer(path: Path, writer: FactWriter) -> set[str]:
             problem = f"holds facts by {row.model} ({row.prompt_version}), not by {asked}"
             raise DataError.at(path, None, problem, "move the file away, or write to another with --output")
     return set(facts)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """A last line without an end is dropped; in a file that holds no facts it would be somebody's data.
+
+    Raises:
+        DataError: that line is no start of a row of ours.
+    """
+    content = path.read_bytes()
+    torn = content[content.rfind(b"\n") + 1 :]
+    if not (torn.startswith(_START) or _START.startswith(torn)):
+        problem = "the last line has no end, and is none that a run of this tool left"
+        line = content.count(b"\n") + 1
+        raise DataError.at(path, line, problem, "end the line, or write to another file with --output")

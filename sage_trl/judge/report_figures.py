@@ -52,7 +52,7 @@ def read_human_scores(path: Path) -> dict[Cell, dict[str, int]]:
     """Human scores of some answers from a CSV with the columns `HUMAN_COLUMNS`.
 
     Raises:
-        DataError: missing file or column, or a score that is no whole number from 1 to 5.
+        DataError: missing file or column, a score that is no whole number from 1 to 5, or an answer twice.
     """
     remedy = f"write a CSV with the columns {', '.join(HUMAN_COLUMNS)} and scores 1-5"
     try:
@@ -70,6 +70,9 @@ def read_human_scores(path: Path) -> dict[Cell, dict[str, int]]:
         wrong = [name for name, score in scores.items() if score not in SCORES]
         if wrong:
             raise DataError.at(path, line, f"column {wrong[0]!r}: {scores[wrong[0]]} is not from 1 to 5", remedy)
+        if cell in human:
+            problem = f"a second row for {cell[0]}/{cell[1]} answer {cell[2]}"
+            raise DataError.at(path, line, problem, "keep one row per answer")
         human[cell] = scores
     return human
 
@@ -176,7 +179,7 @@ def _human_agreement(scored: Sequence[AnswerScores], human: HumanScores) -> dict
             means = mean_scores(answer)
             for name in CRITERIA:
                 pairs[name].append((round(means[name]), human[cell][name]))
-    figures: dict[str, Any] = {"answers": len(places)}
+    figures: dict[str, Any] = {"rows": len(human), "answers": len(places)}
     for name in CRITERIA:
         found = np.array(pairs[name]).reshape(-1, 2)
         figures[name] = {"kappa": _kappa(found), "interval": _interval(found, places)}

@@ -11,7 +11,15 @@ from typing import NamedTuple
 from sage_trl.lexicon.defects import GOOD_PART, KNOWN_TYPES, terms_for
 from sage_trl.lexicon.places import CELLS, HALVES
 
-_VERDICT = re.compile(r"^\W*(?:answer\W+)?(yes|no)\b", re.IGNORECASE)
+# Chinese words that say yes or no; "是" and "有" also open sentences ("有划痕", there is a scratch), so that they are a
+# verdict only before an end.
+CHINESE_YES = "是的|是|有的|有|存在|对的|对|正确"
+CHINESE_NO = "不是的|不是|不对|不存在|不正确|不|否|没有|沒有|没|无|错误|错"
+_VERDICT = re.compile(
+    r"^\W*(?:(?:answer\W+)?(?:(?P<yes>yes)|no)\b"
+    rf"|(?:(?P<chinese_yes>{CHINESE_YES})|(?:{CHINESE_NO}))\s*(?:[,，.。!！?？:：;；、—]|$))",
+    re.IGNORECASE,
+)
 _NEGATED = re.compile(r"\b(?:no|not|without|never|neither|nor|free of|free from|instead of|rather than)(?: \w+){0,2} $")
 _DENIAL = re.compile(
     r"\b(?:no|not any|without(?: any| a)?|free of|free from|nor any)(?: \w+)? "
@@ -52,9 +60,9 @@ class Reading:
 
 
 def read_verdict(text: str) -> bool | None:
-    """Yes or no, if the text opens with one of them."""
+    """Yes or no, if the text opens with one of them, in English or Chinese."""
     found = _VERDICT.match(text)
-    return None if found is None else found.group(1).lower() == "yes"
+    return None if found is None else bool(found["yes"] or found["chinese_yes"])
 
 
 def read_sentence(text: str, extra_types: Iterable[str] = ()) -> Reading:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -22,6 +22,7 @@ import openai
 from sage_trl.errors import CredentialsError, SageError
 from sage_trl.llm_client.cost import Usage
 from sage_trl.llm_client.request import without_credentials
+from sage_trl.llm_client.transport import KEEP_ALIVE, KeptAliveTransport
 
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -100,13 +101,15 @@ class ChatClient:
         self._api_key = read_api_key(base_url)
         # Certificates are loaded once, not once per connection; a plain server needs none.
         check_base_url(base_url)
-        verify = False if urlsplit(base_url).scheme == "http" else ssl.create_default_context()
-        self._http = httpx2.AsyncClient(
-            transport=_OneRequestPerConnection(verify, _proxy(base_url)), timeout=seconds, follow_redirects=False
+        context = None if urlsplit(base_url).scheme == "http" else ssl.create_default_context()
+        self._http = _WholeRequests(
+            transport=_transport(context, _proxy(base_url)), timeout=seconds, follow_redirects=False
         )
         self._client = openai.AsyncOpenAI(
             api_key=self._api_key, base_url=base_url, max_retries=0, timeout=seconds, http_client=self._http
         )
+        url = self._client.base_url  # joined once: the SDK would parse three URLs for every request
+        self._url = str(url.copy_with(raw_path=url.raw_path + b"chat/completions"))
 
     async def close(self) -> None:
         await self._client.close()
@@ -126,7 +129,7 @@ class ChatClient:
             async with asyncio.timeout(self._seconds):
                 # The SDK's own `create` walks through messages and schema to convert them, which costs as much as the
                 # call; this is what it does after that, and gives the response as it came.
-                reply = await self._client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+                reply = await self._client.post(self._url, body=body, cast_to=httpx2.Response)
                 return Outcome(Kind.ANSWERED, self.redact(reply.text))
         except TimeoutError:
             return Outcome(Kind.UNKNOWN, f"no whole answer within {self._seconds:g} s")
@@ -201,62 +204,23 @@ def _proxy(base_url: str) -> str | None:
     return getproxies().get(parts.scheme)
 
 
+class _WholeRequests(httpx2.AsyncClient):
+    """Takes requests as the SDK makes them; httpx would merge its own headers and cookies into each."""
+
+    def build_request(self, method: str, url: httpx2.URL | str, *, headers: Any = None, **given: Any) -> httpx2.Request:
+        """A request with what is given, but for what the SDK tells of this machine; its time-outs are the client's."""
+        given.pop("timeout", None)
+        told = [(name, value) for name, value in headers or () if not name.startswith("x-stainless-")]
+        return httpx2.Request(method, url, headers=told, **given)
+
+
+def _transport(context: ssl.SSLContext | None, proxy: str | None) -> httpx2.AsyncBaseTransport:
+    if proxy is None:
+        return KeptAliveTransport(context)
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE)
+    return httpx2.AsyncHTTPTransport(verify=context or False, limits=limits, proxy=proxy)
+
+
 def in_one_line(text: str) -> str:
     """A server's text for a message: without line breaks, and with control characters escaped."""
     return "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in " ".join(text.split()))
-
-
-class _OneRequestPerConnection(httpx2.AsyncBaseTransport):
-    """Kept-alive connections, each with a pool of its own.
-
-    httpx's pool looks at every connection for every request: with 64 of them that is most of a request's work.
-    """
-
-    def __init__(self, verify: ssl.SSLContext | bool, proxy: str | None) -> None:
-        self._verify, self._proxy = verify, proxy
-        self._idle: list[httpx2.AsyncHTTPTransport] = []
-        self._all: list[httpx2.AsyncHTTPTransport] = []
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        connection = self._idle.pop() if self._idle else self._new()
-        try:
-            response = await connection.handle_async_request(request)
-        except BaseException:
-            self._idle.append(connection)
-            raise
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _ReturningStream(response.stream, self._idle, connection)
-        return response
-
-    async def aclose(self) -> None:
-        for connection in self._all:
-            await connection.aclose()
-
-    def _new(self) -> httpx2.AsyncHTTPTransport:
-        limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=5.0)
-        connection = httpx2.AsyncHTTPTransport(verify=self._verify, limits=limits, proxy=self._proxy)
-        self._all.append(connection)
-        return connection
-
-
-class _ReturningStream(httpx2.AsyncByteStream):
-    """The body of a response, after which its connection is idle again."""
-
-    def __init__(
-        self,
-        stream: httpx2.AsyncByteStream,
-        idle: list[httpx2.AsyncHTTPTransport],
-        connection: httpx2.AsyncHTTPTransport,
-    ) -> None:
-        self._stream, self._idle, self._connection = stream, idle, connection
-        self._returned = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for part in self._stream:
-            yield part
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-        if not self._returned:
-            self._returned = True
-            self._idle.append(self._connection)

@@ -53,7 +53,7 @@ class Prices:
 
     def worst_case(self, request: ChatRequest) -> int:
         """The most that one attempt at `request` can cost, in nano-dollars."""
-        return self.cost(request.prompt_token_bound(), request.max_tokens)
+        return self.cost(request.prompt_token_bound, request.max_tokens)
 
     def worst_rate(self) -> float:
         """The higher of the two; zero where prices are unknown."""

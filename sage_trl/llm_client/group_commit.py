@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from sage_trl.llm_client.ledger import Ledger
@@ -15,20 +15,18 @@ Job = tuple[Callable[[], Any], asyncio.Future[Any] | None]
 
 
 class GroupCommitter:
-    """Runs changes to a ledger in a thread, all that are waiting in one transaction.
+    """Runs changes to a ledger, all that are waiting in one transaction.
 
-    The thread has the ledger to itself from `start` to `stop`.
+    The changes run in the event loop, for they take microseconds and a thread would wait for the interpreter at each of
+    their statements; only the wait for the disk has a thread. The ledger is used by nobody else until `stop`.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
+        self._jobs: list[Job] = []
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._working: asyncio.Task[None] | None = None
         self._error: Exception | None = None
-
-    def start(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._thread.start()
 
     async def stop(self) -> None:
         """Commit what is waiting, and end the thread.
@@ -36,8 +34,10 @@ class GroupCommitter:
         Raises:
             DataError: some change could not be written.
         """
-        self._jobs.put(None)
-        await asyncio.to_thread(self._thread.join)
+        self._start()
+        if self._working is not None:
+            await self._working
+        self._disk.shutdown()
         if self._error is not None:
             raise self._error
 
@@ -47,49 +47,39 @@ class GroupCommitter:
         Raises:
             DataError: it could not be written.
         """
-        future: asyncio.Future[Result] = self._loop.create_future()
-        self._jobs.put((change, future))
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._jobs.append((change, future))
+        self._start()
         return await future
 
     def later(self, change: Callable[[], Any]) -> None:
-        """Run `change` with the next group; whether it was written is known after `stop`."""
-        self._jobs.put((change, None))
+        """Run `change` with the next commit, or at `stop`, which tells whether it was written."""
+        self._jobs.append((change, None))
 
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            group = [job]
-            ends = False
-            while not self._jobs.empty():
-                following = self._jobs.get()
-                if following is None:
-                    ends = True
-                    break
-                group.append(following)
-            self._run(group)
-            if ends:
-                return
+    def _start(self) -> None:
+        if self._jobs and (self._working is None or self._working.done()):
+            self._working = asyncio.create_task(self._work())
 
-    def _run(self, group: list[Job]) -> None:
-        results: list[Any] = []
-        try:
-            with self._ledger.transaction():
-                results.extend(change() for change, _ in group)
-        except Exception as error:  # every waiter learns of it, and so does `stop`
-            self._error = error
-            self._loop.call_soon_threadsafe(_fail, [future for _, future in group if future], error)
-            return
-        done = [(future, result) for (_, future), result in zip(group, results, strict=True) if future]
-        if done:
-            self._loop.call_soon_threadsafe(_resolve, done)
+    async def _work(self) -> None:
+        while self._jobs:
+            group, self._jobs = self._jobs, []
+            futures = [future for _, future in group]
+            try:
+                results = await self._run(group)
+            except Exception as error:  # every waiter learns of it, and so does `stop`
+                self._error = error
+                for future in futures:
+                    if future is not None and not future.done():
+                        future.set_exception(error)
+                continue
+            for future, result in zip(futures, results, strict=True):
+                if future is not None and not future.done():
+                    future.set_result(result)
 
-
-def _fail(futures: list[asyncio.Future[Any]], error: Exception) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_exception(error)
-
-
-def _resolve(done: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    for future, result in done:
-        if not future.done():
-            future.set_result(result)
+    async def _run(self, group: list[Job]) -> list[Any]:
+        with ExitStack() as transaction:
+            transaction.enter_context(self._ledger.transaction())
+            results = [change() for change, _ in group]
+            to_disk = transaction.pop_all().close
+        await asyncio.get_running_loop().run_in_executor(self._disk, to_disk)
+        return results

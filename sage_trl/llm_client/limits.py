@@ -27,14 +27,28 @@ class TokenBucket:
 
     async def take(self, amount: float) -> None:
         """Wait until `amount` may pass. An amount above the capacity goes into debt, which later takers wait off."""
+        if (pause := self.draw(amount)) > 0:
+            await asyncio.sleep(pause)
+
+    def draw(self, amount: float) -> float:
+        """Let `amount` pass; returns the seconds that it has to wait before."""
         if self._rate is None:
-            return
-        now = time.monotonic()
-        self._level = min(self._capacity, self._level + (now - self._updated) * self._rate)
-        self._updated = now
+            return 0.0
+        self._refill(self._rate)
         self._level -= amount
-        if self._level < 0:
-            await asyncio.sleep(-self._level / self._rate)
+        return max(0.0, -self._level / self._rate)
+
+    def has(self, amount: float) -> bool:
+        """Whether `amount` may pass without waiting."""
+        if self._rate is None:
+            return True
+        self._refill(self._rate)
+        return self._level >= amount
+
+    def _refill(self, rate: float) -> None:
+        now = time.monotonic()
+        self._level = min(self._capacity, self._level + (now - self._updated) * rate)
+        self._updated = now
 
 
 class AdaptiveConcurrency:
@@ -64,6 +78,10 @@ class AdaptiveConcurrency:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
             await waiter
+
+    def may_stay(self) -> bool:
+        """Whether a request may have the place of the one before it, with nobody waiting longer."""
+        return not self._waiting and self.in_flight <= int(self.limit) and time.monotonic() >= self._paused_until
 
     def release(self) -> None:
         """Give the place back."""

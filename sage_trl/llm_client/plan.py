@@ -56,12 +56,23 @@ class RunSettings:
 
 @dataclass
 class Item:
-    """A distinct request on its way: its key, as it is sent, its rows in the caller's list, its unreadable answers."""
+    """A distinct request on its way.
+
+    Attributes:
+        key: of its content.
+        request: as it is sent.
+        rows: in the caller's list.
+        unreadable: answers that could not be read.
+        unknown: attempts of this run that may have been paid, without an answer.
+        free: attempts of this run that were not paid.
+    """
 
     key: str
     request: ChatRequest
     rows: list[int] = field(default_factory=list)
     unreadable: int = 0
+    unknown: int = 0
+    free: int = 0
 
     def can_be_asked_otherwise(self, refusal: Kind) -> bool:
         """Whether there is another way to ask what was refused."""
@@ -145,7 +156,7 @@ def read_value(request: ChatRequest, body: str, parse: Parse) -> Any:
 
 def expected_prompt_tokens(request: ChatRequest) -> int:
     """A guess at the prompt's tokens, a quarter of their bound."""
-    return request.prompt_token_bound() // BYTES_PER_TOKEN
+    return request.prompt_token_bound // BYTES_PER_TOKEN
 
 
 class _Lookup:
@@ -156,11 +167,12 @@ class _Lookup:
         self._values = ledger.parsed_values(settings.parser)
         self._quarantined = ledger.quarantined(settings.parser)
         self._counts = ledger.answer_counts()
+        self._is_empty = not (self._values or self._quarantined or self._counts)
 
     def place(self, item: Item, plan: Plan) -> None:
         """Put an item where it belongs; a value got without a schema, in an earlier run, counts too."""
         keys = [item.key]
-        if item.request.schema is not None:
+        if item.request.schema is not None and not self._is_empty:
             keys.append(item.request.in_prompt_mode().key(self._settings.base_url))
         for key in keys:
             found, value = self._find(key, item.request)
@@ -173,7 +185,8 @@ class _Lookup:
         if reasons and not self._settings.retry_quarantined:
             plan.quarantined.update(dict.fromkeys(item.rows, reasons[0]))
             return
-        self._ledger.release(keys, self._settings.parser)
+        if reasons:
+            self._ledger.release(keys, self._settings.parser)
         item.unreadable = 0 if reasons else self._counts.get(item.key, 0)
         plan.pending.append(item)
 

@@ -6,6 +6,7 @@ import base64
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -161,6 +162,7 @@ class ChatRequest:
         text = f"{last.text}\n\nReply with one JSON object and nothing else. Its JSON schema:\n{to_line(self.schema)}"
         return (*self.messages[:-1], replace(last, text=text))
 
+    @cached_property
     def prompt_token_bound(self) -> int:
         """More tokens than the prompt can have: no token of a byte-level vocabulary is shorter than one byte."""
         texts = sum(len(message.text.encode()) + MESSAGE_OVERHEAD for message in self.messages)

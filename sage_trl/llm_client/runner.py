@@ -6,30 +6,21 @@ import asyncio
 import json
 import signal
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from sage_trl.errors import SageError, StoppedError
-from sage_trl.llm_client.client import ChatClient, Kind, Outcome, ServiceError, in_one_line, read_usage
-from sage_trl.llm_client.cost import Budget, CostCapError, dollars
+from sage_trl.llm_client.client import Kind, Outcome
+from sage_trl.llm_client.cost import Budget
 from sage_trl.llm_client.display import Display
-from sage_trl.llm_client.group_commit import GroupCommitter
 from sage_trl.llm_client.ledger import Ledger, StoredAnswer
-from sage_trl.llm_client.limits import AdaptiveConcurrency, TokenBucket, backoff
-from sage_trl.llm_client.plan import (
-    OTHER_WAYS,
-    Item,
-    Parse,
-    Plan,
-    RunSettings,
-    expected_prompt_tokens,
-    make_plan,
-    read_value,
-)
+from sage_trl.llm_client.limits import backoff
+from sage_trl.llm_client.plan import OTHER_WAYS, Item, Parse, Plan, RunSettings, make_plan, read_value
 from sage_trl.llm_client.replies import UnreadableError
 from sage_trl.llm_client.request import ChatRequest
+from sage_trl.llm_client.sender import Claimed, Sender
 
 UNKNOWN_RETRIES = 2  # time-outs and drops: each may have been paid
 FREE_RETRIES = 12  # refusals and connections that failed: none was paid
@@ -86,10 +77,6 @@ def run_plan(plan: Plan, parse: Parse, settings: RunSettings, ledger: Ledger) ->
     return asyncio.run(_Run(plan, parse, settings, ledger).run())
 
 
-class _StopWorkerError(Exception):
-    """This worker ends, because the run does."""
-
-
 class _Run:
     """One run: workers that take items from a queue, each through as many attempts as it needs."""
 
@@ -100,40 +87,30 @@ class _Run:
         self._result = RunResult(plan.values, dict(plan.quarantined), {}, plan.cached, 0, self._budget.spent)
         self._display = Display(plan, self._result, self._budget, settings.quiet)
         self._workers: list[asyncio.Task[None]] = []
-        self._sending: set[asyncio.Task[Any]] = set()
-        self._refused: set[Kind] = set()  # what this server does not know
-        self._in_a_row = 0  # attempts without an answer
         self._signals = 0
 
     async def run(self) -> RunResult:
         if not self._waiting:
             return self._result
-        settings = self._settings
-        self._limit = AdaptiveConcurrency(settings.concurrency)
-        self._requests = TokenBucket(settings.requests_per_minute)
-        self._tokens = TokenBucket(settings.tokens_per_minute)
-        self._settled = asyncio.Event()
-        self._client = ChatClient(settings.base_url, settings.seconds)
-        self._committer = GroupCommitter(self._ledger)
-        self._committer.start()
+        self._sender = Sender(self._settings, self._ledger, self._budget, self._waiting)
         loop = asyncio.get_running_loop()
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
         for number in SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
         try:
             with self._display:
-                count = min(settings.concurrency, len(self._waiting))
+                count = min(self._settings.concurrency, len(self._waiting))
                 self._workers = [asyncio.create_task(self._work()) for _ in range(count)]
                 await self._all_workers()
         finally:
             try:
-                await self._committer.stop()
+                await self._sender.close()
             except SageError as error:
                 self._result.stopped = error
-            await self._client.close()
             for number, handler in handlers.items():  # asyncio would leave the default, which ends us without a word
                 loop.remove_signal_handler(number)
                 signal.signal(number, handler)
+        self._result.asked = self._sender.asked
         self._result.spent = self._budget.spent + self._budget.reserved
         return self._result
 
@@ -158,116 +135,60 @@ class _Run:
             self._result.stopped = reason
         self._waiting.clear()
         for worker in self._workers:
-            if worker not in self._sending and worker is not asyncio.current_task():
+            if worker not in self._sender.busy and worker is not asyncio.current_task():
                 worker.cancel()
 
     async def _work(self) -> None:
-        while self._waiting:
-            item = self._waiting.popleft()
-            try:
-                await self._settle(item)
-            except _StopWorkerError:
-                return
-            except SageError as error:
-                self._stop(error)
-                return
-            except Exception:  # a fault of ours: drain, or those who wait for this one's reservation wait for ever
-                self._stop(SageError("stopped by a fault of the program; everything received is saved"))
-                raise
-
-    async def _settle(self, item: Item) -> None:
-        """Attempts at one item until it has a value or will have none."""
-        unknown = free = 0
-        while True:
-            outcome, answer = await self._attempt(item)
-            if answer is not None and self._read(item, answer):
-                return
-            if item.can_be_asked_otherwise(outcome.kind):
-                self._refused.add(outcome.kind)
-                if self._result.stopped is not None:
-                    raise _StopWorkerError
-                continue
-            if outcome.kind is Kind.REFUSED or outcome.kind in OTHER_WAYS:
-                self._quarantine(item, f"refused: {outcome.text}", outcome.text)
-                return
-            unknown += outcome.kind is Kind.UNKNOWN
-            free += outcome.kind in (Kind.RATE_LIMITED, Kind.NOT_SENT)
-            if unknown > UNKNOWN_RETRIES or free > FREE_RETRIES:
-                self._result.unknown.update(dict.fromkeys(item.rows, f"{outcome.kind.value}: {outcome.text}"))
-                return
-            if self._result.stopped is not None:
-                raise _StopWorkerError
-            if answer is None:
-                await asyncio.sleep(backoff(unknown + free - 1))
-
-    async def _attempt(self, item: Item) -> tuple[Outcome, StoredAnswer | None]:
-        item.ask_otherwise(self._refused, self._settings.base_url)
-        await self._limit.acquire()
         try:
-            await self._requests.take(1)
-            await self._tokens.take(expected_prompt_tokens(item.request) + item.request.max_tokens)
-            body = item.request.body()
-            worst = self._settings.prices.worst_case(item.request)
-            await self._reserve(worst)
-            task = asyncio.current_task()
-            assert task is not None
-            self._sending.add(task)
-            try:
-                return await self._send(item.key, body, worst)
-            finally:
-                self._sending.discard(task)
-        finally:
-            self._limit.release()
-
-    async def _reserve(self, worst: int) -> None:
-        """Wait until the request fits under the cap beside what is in flight."""
-        while not self._budget.reserve(worst):
-            if self._budget.reserved == 0:
-                left = self._budget.spent
-                remedy = "give a higher --max-cost to go on where this stopped"
-                raise CostCapError(
-                    f"the next request could exceed the cap; spent so far: {dollars(left)}\n  remedy: {remedy}"
-                )
-            self._settled.clear()
-            await self._settled.wait()
-
-    async def _send(self, key: str, body: dict[str, Any], worst: int) -> tuple[Outcome, StoredAnswer | None]:
-        claim = await self._committer.commit(partial(self._ledger.claim, key, worst))
-        self._result.asked += 1
-        try:
-            outcome = await self._client.send(body)
+            await self._take_items()
         except SageError as error:
-            await self._committer.commit(partial(self._ledger.failed, claim, str(error), may_be_paid=False))
-            self._settle_cost(worst, 0)
+            self._stop(error)
+        except Exception:  # a fault of ours: drain, or those who wait for this one's reservation wait for ever
+            self._stop(SageError("stopped by a fault of the program; everything received is saved"))
             raise
-        if outcome.kind is Kind.ANSWERED:
-            usage = read_usage(outcome.text)
-            cost = worst if usage is None else self._settings.prices.cost(*usage)
-            answer = await self._committer.commit(partial(self._ledger.answered, claim, outcome.text, cost, usage))
-            self._settle_cost(worst, cost)
-            self._limit.answered()
-            self._in_a_row = 0
-            return outcome, answer
-        may_be_paid = outcome.kind is Kind.UNKNOWN
-        await self._committer.commit(partial(self._ledger.failed, claim, outcome.text, may_be_paid=may_be_paid))
-        self._settle_cost(worst, worst if may_be_paid else 0)
-        self._note_failure(outcome)
-        return outcome, None
 
-    def _settle_cost(self, worst: int, cost: int) -> None:
-        self._budget.settle(worst, cost)
-        self._settled.set()
+    async def _take_items(self) -> None:
+        claimed: Claimed | None = None
+        try:
+            while claimed is not None or self._waiting:
+                if claimed is None:
+                    claimed = await self._sender.claim(self._waiting.popleft())
+                if self._result.stopped is not None:
+                    return
+                sent, claimed = claimed, None
+                outcome, answer, claimed = await self._sender.send(sent)
+                await self._deal_with(sent.item, outcome, answer)
+        finally:
+            if claimed is not None:
+                await self._sender.give_back(claimed)
 
-    def _note_failure(self, outcome: Outcome) -> None:
-        if outcome.kind is Kind.RATE_LIMITED or outcome.retry_after is not None:
-            self._limit.refused(outcome.retry_after)
-        if outcome.kind in (Kind.UNKNOWN, Kind.NOT_SENT):
-            self._in_a_row += 1
-            if self._in_a_row > 20 + 4 * self._settings.concurrency:
-                raise ServiceError(
-                    f"{self._in_a_row} attempts in a row without an answer, the last: {in_one_line(outcome.text)}\n"
-                    "  remedy: check the server, then give the same command again"
-                )
+    async def _deal_with(self, item: Item, outcome: Outcome, answer: StoredAnswer | None) -> None:
+        """After an attempt the item has its value, will have none, or waits for another attempt."""
+        if answer is not None:
+            if not self._read(item, answer):
+                self._ask_again(item)
+        elif item.can_be_asked_otherwise(outcome.kind):
+            self._sender.refused.add(outcome.kind)
+            self._ask_again(item)
+        elif outcome.kind is Kind.REFUSED or outcome.kind in OTHER_WAYS:
+            self._quarantine(item, f"refused: {outcome.text}", outcome.text)
+        else:
+            await self._wait_or_leave(item, outcome)
+
+    async def _wait_or_leave(self, item: Item, outcome: Outcome) -> None:
+        """After an attempt without an answer."""
+        item.unknown += outcome.kind is Kind.UNKNOWN
+        item.free += outcome.kind is not Kind.UNKNOWN
+        if item.unknown > UNKNOWN_RETRIES or item.free > FREE_RETRIES:
+            self._result.unknown.update(dict.fromkeys(item.rows, f"{outcome.kind.value}: {outcome.text}"))
+            return
+        if self._result.stopped is None:
+            await asyncio.sleep(backoff(item.unknown + item.free - 1))
+        self._ask_again(item)
+
+    def _ask_again(self, item: Item) -> None:
+        if self._result.stopped is None:
+            self._waiting.appendleft(item)
 
     def _read(self, item: Item, answer: StoredAnswer) -> bool:
         """Whether the item is done: its answer was read, or was the last that may be unreadable."""
@@ -280,16 +201,13 @@ class _Run:
                 return False
             self._quarantine(item, f"{item.unreadable} unreadable answers, the last: {error}", answer.body)
             return True
-        self._later(partial(self._ledger.parsed, item.key, parser, answer, json.dumps(value)))
+        self._sender.later(partial(self._ledger.parsed, item.key, parser, answer, json.dumps(value)))
         for row in item.rows:
             self._result.values[row] = value
         self._display.update()
         return True
 
     def _quarantine(self, item: Item, reason: str, raw: str) -> None:
-        self._later(partial(self._ledger.quarantine, item.key, self._settings.parser, reason, raw))
+        self._sender.later(partial(self._ledger.quarantine, item.key, self._settings.parser, reason, raw))
         self._result.quarantined.update(dict.fromkeys(item.rows, reason))
         self._display.update()
-
-    def _later(self, change: Callable[[], Any]) -> None:
-        self._committer.later(change)

@@ -39,6 +39,15 @@ class ServiceOptions:
     retry_quarantined: bool = False
     quiet: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse a model without a name.
+
+        Raises:
+            SageError: it has none.
+        """
+        if not self.model.strip():
+            raise SageError("the model has no name\n  remedy: name it as the server does, such as gpt-4o")
+
     def prices(self) -> Prices:
         """USD per million tokens.
 

@@ -34,10 +34,14 @@ WHOLE_PARTS: tuple[Part, ...] = ("projector", "fusion")
 
 
 class Source(NamedTuple):
-    """Where a model or an adapter is loaded from: a directory or hub id, and the revision on the hub."""
+    """Where a model or an adapter is loaded from: a directory or hub id, and the revision on the hub.
+
+    `trust_remote_code` lets the checkpoint's own code make its configuration, tokenizer and image processor.
+    """
 
     name: str
     revision: str | None = None
+    trust_remote_code: bool = False
 
 
 def add_lora(

@@ -28,6 +28,7 @@ from sage_trl.models.fusion_settings import FUSION_SETTINGS, check_fusion_settin
 from sage_trl.models.processors import load_processor
 from sage_trl.models.prompt import FACT_TOKEN
 from sage_trl.models.quantization import four_bit_settings
+from sage_trl.models.remote_code import refuse_unpinned_code
 from sage_trl.models.shapes import build_on_meta
 
 FUSION_PREFIX = "model.fusion."
@@ -44,6 +45,7 @@ def load_pretrained(
     is_trainable: bool = False,
     attn_implementation: str = "auto",
     revision: str | None = None,
+    trust_remote_code: bool = False,
     weights: bool = True,
     **model_kwargs: Any,
 ) -> tuple[Any, Any]:
@@ -60,6 +62,8 @@ def load_pretrained(
         is_trainable: keep an adapter ready for training, in fp32.
         attn_implementation: `auto` picks FlashAttention where usable, else SDPA.
         revision: commit, tag or branch on the hub; of the adapter, if it is one.
+        trust_remote_code: let the checkpoint's own code make its configuration, tokenizer and image processor, never
+            its model; for a hub id with `revision` as the 40 hex digits of a commit only.
         weights: false reads no weights and gives the model on the meta device, which has shapes only.
         model_kwargs: handed to `from_pretrained`.
 
@@ -69,7 +73,8 @@ def load_pretrained(
     Raises:
         DataError: no such model, an unsupported architecture, or a checkpoint whose tensors do not all fit.
     """
-    source = Source(str(name_or_path), revision)
+    source = Source(str(name_or_path), revision, trust_remote_code)
+    refuse_unpinned_code(source)
     check_fusion_settings(fusion or {})
     options = LoadOptions(dtype, compute_dtype, attn_implementation, seed, load_in_4bit, weights, model_kwargs)
     config = _load_config(source)
@@ -82,7 +87,8 @@ def load_pretrained(
     _refuse_other_fusion(source.name, config, fusion or {})
     base = Source(adapter.base_model_name_or_path, adapter.revision)
     try:
-        own = {name: getattr(config, name) for name in FUSION_SETTINGS} if is_plain_model(*base) else {}
+        is_plain = is_plain_model(base.name, base.revision)
+        own = {name: getattr(config, name) for name in FUSION_SETTINGS} if is_plain else {}
         model, _ = _load_model(base, own, options)
     except DataError as error:
         raise DataError(
@@ -154,7 +160,7 @@ def _load_model(source: Source, fusion: Mapping[str, Any], options: LoadOptions)
             raise DataError.at(source.name, None, problem, remedy) from None
     refuse_partial_load(source.name, report, may_lack_fusion=is_plain)
     # Where an adapter notes its base's revision, and results the model's; transformers leaves it empty.
-    model.config._commit_hash = hub_commit(*source)
+    model.config._commit_hash = hub_commit(source.name, source.revision)
     return model.eval(), processor
 
 
@@ -203,7 +209,7 @@ def save_pretrained(model: Any, processor: Any, directory: Path) -> None:
 
 
 def read_config(source: Source) -> Any:
-    """Read a model's configuration, of whatever type; no code of the checkpoint is run.
+    """Read a model's configuration, of whatever type; no code of the checkpoint is run unless the source is trusted.
 
     Raises:
         DataError: no such model, or one that this version of transformers does not know.
@@ -214,7 +220,9 @@ def read_config(source: Source) -> Any:
     if is_path and not path.is_dir():
         raise DataError.at(source.name, None, "no such model directory", "check the path, or train the model first")
     try:
-        return AutoConfig.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
+        return AutoConfig.from_pretrained(
+            source.name, revision=source.revision, trust_remote_code=source.trust_remote_code
+        )
     except (OSError, ValueError) as error:
         if (path / "adapter_config.json").is_file():
             problem = "an adapter without a fusion, for it has no config.json of this toolkit"

@@ -46,11 +46,13 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         image_inputs: arguments of the base's `get_image_features`, `pixel_values` first. The references come as the
             same names with `reference_` before them, in the order of the rows that have one.
         fact_inputs: further arguments that only the forward with facts reads.
+        test_image_inputs: those of `image_inputs` that `split_test_images` reads as well.
         forwards_input_ids: whether the base's forward takes `input_ids` beside `inputs_embeds`, to count positions.
     """
 
     image_inputs: ClassVar[tuple[str, ...]]
     fact_inputs: ClassVar[tuple[str, ...]] = ()
+    test_image_inputs: ClassVar[tuple[str, ...]] = ()
     forwards_input_ids: ClassVar[bool] = False
     fusion: FusionAttention
     config: Any
@@ -86,25 +88,28 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         """
         return [features[index] for index in image_index.tolist()]
 
-    def split_test_images(self, input_ids: Tensor, features: Sequence[Tensor], **_fact_inputs: Tensor) -> list[Tensor]:
+    def split_test_images(self, input_ids: Tensor, features: Sequence[Tensor], **_inputs: Tensor) -> list[Tensor]:
         """Comparable patches `[P_i, C]` of each row's test image, the last image of its prompt.
 
         Args:
             input_ids: `[B, T]`.
             features: as in `split_images`, of all images of the prompts.
-            fact_inputs: what `fact_inputs` names.
+            inputs: what `fact_inputs` and `test_image_inputs` name.
         """
-        images = iter(features)
-        rows = []
+        return [self.comparable_patches(features[place]) for place in self.test_image_places(input_ids, features)]
+
+    def test_image_places(self, input_ids: Tensor, features: Sequence[Tensor]) -> list[int]:
+        """Which of all images of the prompts is each row's last, where features are one tensor per image."""
+        places, place = [], -1
         for tokens in (input_ids == self.config.image_token_id).sum(dim=1).tolist():
-            test, seen = None, 0
-            while seen < tokens:
-                test = next(images)
-                seen += len(test)
-            if test is None:
+            if not tokens:
                 raise ValueError("facts need a test image in every row of the batch")
-            rows.append(self.comparable_patches(test))
-        return rows
+            seen = 0
+            while seen < tokens:
+                place += 1
+                seen += len(features[place])
+            places.append(place)
+        return places
 
     def forward(
         self,
@@ -282,10 +287,11 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         return pad_rows([next(images) if has else present[0][:0] for has in has_reference])
 
     def _take_fact_inputs(self, kwargs: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Take the references' inputs, without the prefix of their names, and what `fact_inputs` names."""
+        """Take the references' inputs, without the prefix of their names, and what `split_test_images` reads."""
         names = [name for name in kwargs if name.startswith(REFERENCE_PREFIX)]
         references = {name.removeprefix(REFERENCE_PREFIX): kwargs.pop(name) for name in names}
-        return references, {name: kwargs.pop(name) for name in self.fact_inputs if name in kwargs}
+        extra = {name: kwargs.pop(name) for name in self.fact_inputs if name in kwargs}
+        return references, extra | {name: kwargs[name] for name in self.test_image_inputs if name in kwargs}
 
     def _fusion_inputs(
         self,

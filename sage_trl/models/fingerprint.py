@@ -8,7 +8,12 @@ from sage_trl.storage import content_key, file_sha256, read_json
 
 _SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 # Written beside the weights while training; they differ between runs that end with the same model.
-_NOT_THE_MODEL = frozenset({"trainer_state.json", "train_results.json", "all_results.json", "eval_results.json"})
+_NOT_THE_MODEL = frozenset(
+    {
+        *("trainer_state.json", "train_results.json", "all_results.json", "eval_results.json"),
+        *("environment.json", "sage_manifest.json"),
+    }
+)
 
 
 def model_fingerprint(model: str, revision: str | None = None) -> str:

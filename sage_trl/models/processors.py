@@ -31,9 +31,10 @@ def load_processor(source: Source, processor_class: Any, image_processor_class: 
     Raises:
         DataError: something of it is missing.
     """
+    options = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
     try:
-        image_processor = image_processor_class.from_pretrained(source.name, revision=source.revision)
-        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision)
+        image_processor = image_processor_class.from_pretrained(source.name, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source.name, **options)
     except (OSError, ValueError) as error:
         problem = f"no processor can be loaded: {error}"
         raise DataError.at(source.name, None, problem, "save the processor beside the model") from None

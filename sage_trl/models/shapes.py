@@ -71,14 +71,17 @@ def _quantize_shapes(layer: Any, dtype: torch.dtype) -> None:
 
 
 class _QuantizedShapes(torch.autograd.Function):
-    """The product with a frozen 4-bit weight: like bitsandbytes' own it keeps no activation for its backward."""
+    """The product with a frozen 4-bit weight: like bitsandbytes' own it keeps no activation for its backward.
+
+    The weight is unpacked for the time of the product.
+    """
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, out_features: int) -> Tensor:
         ctx.in_features = states.shape[-1]
-        return states.new_empty(*states.shape[:-1], out_features)
+        return states @ states.new_empty(ctx.in_features, out_features)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         gradient = gradients[0]
-        return gradient.new_empty(*gradient.shape[:-1], ctx.in_features), None
+        return gradient @ gradient.new_empty(gradient.shape[-1], ctx.in_features), None

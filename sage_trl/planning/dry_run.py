@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from sage_trl.errors import RecipeError
-from sage_trl.planning.shape_tensor import storage_bytes, storage_key, total_bytes
+from sage_trl.planning.counted_work import CountedWork
+from sage_trl.planning.parameters import ParameterShape, parameter_shapes
+from sage_trl.planning.shape_tensor import source_of_copy, storage_bytes, storage_key, total_bytes
 
 TORCH_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop")
 # Their kernels want real memory, and only their state is made.
@@ -37,8 +40,10 @@ class Usage:
         gradients: of all parameters that get one.
         optimizer: the optimizer's state tensors.
         activations: what the forward keeps for the backward, counted as `torch.autograd.graph.saved_tensors_hooks`
-            sees it, parameters and buffers apart. Casts of fp32 weights under autocast are among them.
+            sees it, parameters, their copies and buffers apart.
         recomputed: with gradient checkpointing, what the largest layer keeps while the backward recomputes it.
+        weight_copies: what the forward keeps of autocast's copies of fp32 weights.
+        gathered: what communication between GPUs holds at a time; none on one.
     """
 
     weights: int
@@ -48,12 +53,42 @@ class Usage:
     optimizer: int
     activations: int
     recomputed: int
+    weight_copies: int = 0
+    gathered: int = 0
 
     @property
     def total(self) -> int:
         """All of it at once."""
-        parts = (self.weights, self.reference, self.buffers, self.gradients, self.optimizer)
-        return sum(parts) + self.activations + self.recomputed
+        return sum(astuple(self))
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What one step would have held and done on one GPU that holds all.
+
+    Attributes:
+        usage: bytes.
+        batch: sequences, and the tokens that all are padded to.
+        flops: floating-point operations of the step's multiplications, the reference's and what checkpointing computes
+            again included.
+        unbroken_activations: bytes of `activations` without gradient checkpointing.
+        recomputed_copies: autocast's copies of weights in `recomputed`.
+        parameters: of the model that trains.
+        reference: parameters of the reference, where it is a model of its own.
+    """
+
+    usage: Usage
+    batch: tuple[int, int]
+    flops: int
+    unbroken_activations: int
+    recomputed_copies: int
+    parameters: tuple[ParameterShape, ...]
+    reference: tuple[ParameterShape, ...]
+
+
+def without_reference(run: DryRun) -> DryRun:
+    """The same step where the reference's answers come from a cache and no model of it is held."""
+    return replace(run, usage=replace(run.usage, reference=0), reference=())
 
 
 def prepare_arguments(args: Any, directory: str) -> Any:
@@ -87,14 +122,11 @@ def prepare_arguments(args: Any, directory: str) -> Any:
     return prepared
 
 
-def one_step(trainer: Any) -> tuple[Usage, tuple[int, int]]:
+def one_step(trainer: Any) -> DryRun:
     """Train one step.
 
     Args:
         trainer: a trainer of models without memory, with the rows of one batch.
-
-    Returns:
-        What it held, and the shape of `input_ids`.
     """
     trainer.remove_callback(PrinterCallback)
     watch = _Watch(trainer)
@@ -102,18 +134,28 @@ def one_step(trainer: Any) -> tuple[Usage, tuple[int, int]]:
     trainer.train()
     model, reference = trainer.model, getattr(trainer, "ref_model", None)
     models = [model] if reference is None else [model, reference]
+    state = trainer.optimizer.state
     usage = Usage(
         weights=total_bytes(model.parameters()),
         reference=0 if reference is None else total_bytes(reference.parameters()),
         buffers=total_bytes(buffer for one in models for buffer in one.buffers()),
         gradients=watch.gradients,
         optimizer=total_bytes(
-            value for state in trainer.optimizer.state.values() for value in state.values() if torch.is_tensor(value)
+            value for values in state.values() for value in values.values() if torch.is_tensor(value)
         ),
         activations=watch.activations,
         recomputed=watch.recomputed,
+        weight_copies=watch.copies,
     )
-    return usage, watch.shape
+    return DryRun(
+        usage=usage,
+        batch=watch.shape,
+        flops=watch.work.flops,
+        unbroken_activations=watch.unbroken or watch.activations,
+        recomputed_copies=watch.recomputed_copies,
+        parameters=parameter_shapes(model, state),
+        reference=() if reference is None else parameter_shapes(reference, {}),
+    )
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
@@ -121,10 +163,19 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
-        self.gradients = self.activations = self.recomputed = 0
+        self.gradients = self.recomputed = self.recomputed_copies = self.unbroken = 0
+        self.activations = self.copies = 0
+        self.work = CountedWork()
         self.shape = (0, 0)
         self.compute_loss: Callable[..., Any] = trainer.compute_loss
         trainer.compute_loss = self._watched_loss
+        training_step: Callable[..., Any] = trainer.training_step
+
+        def counted_step(*args: Any, **kwargs: Any) -> Any:
+            with self.work.counting():
+                return training_step(*args, **kwargs)
+
+        trainer.training_step = counted_step
 
     def on_train_begin(self, *_args: Any, **kwargs: Any) -> None:
         if self.trainer.args.optim in BITSANDBYTES_OPTIMIZERS:
@@ -137,52 +188,92 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def _watched_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         self.shape = tuple(inputs["input_ids"].shape)
         if self.trainer.args.gradient_checkpointing:
-            self.recomputed = self._largest_layer(model, dict(inputs))
+            with self.work.paused():
+                self._run_without_checkpoints(model, dict(inputs))
         saved = _SavedTensors(self.trainer)
         with saved.counting():
             loss = self.compute_loss(model, inputs, *args, **kwargs)
-        self.activations = saved.bytes
+        self.activations, self.copies = saved.bytes, saved.copies
         return loss
 
-    def _largest_layer(self, model: Any, inputs: dict[str, Any]) -> int:
-        """Bytes of activations of the layer that keeps most, from a forward without checkpoints."""
+    def _run_without_checkpoints(self, model: Any, inputs: dict[str, Any]) -> None:
+        """Count all activations, and those of the layer that keeps most, in a forward without checkpoints."""
         layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
         enabled = [layer.gradient_checkpointing for layer in layers]
         saved = _SavedTensors(self.trainer)
-        before: list[int] = []
-        kept: list[int] = []
+        before: list[tuple[int, int]] = []
+        kept: list[tuple[int, int]] = []
+
+        def leave(*_: Any) -> None:
+            activations, copies = before.pop()
+            kept.append((saved.bytes - activations, saved.copies - copies))
+
         hooks = []
         for layer in layers:
             layer.gradient_checkpointing = False
-            hooks.append(layer.register_forward_pre_hook(lambda *_: before.append(saved.bytes)))
-            hooks.append(layer.register_forward_hook(lambda *_: kept.append(saved.bytes - before.pop())))
+            hooks.append(layer.register_forward_pre_hook(lambda *_: before.append((saved.bytes, saved.copies))))
+            hooks.append(layer.register_forward_hook(leave))
         with saved.counting():
-            self.compute_loss(model, inputs)
+            loss = self.compute_loss(model, inputs)
+        self.unbroken = saved.bytes
+        del loss
         for layer, was_enabled in zip(layers, enabled, strict=True):
             layer.gradient_checkpointing = was_enabled
         for hook in hooks:
             hook.remove()
-        return max(kept)
+        activations, self.recomputed_copies = max(kept, key=sum)
+        self.recomputed = activations + self.recomputed_copies
 
 
 class _SavedTensors:
-    """Bytes that autograd keeps for the backward, the models' parameters and buffers apart."""
+    """Bytes that autograd keeps for the backward, the models' parameters and buffers apart, and copies of those.
+
+    What is let go of again does not count: a checkpoint saves its inputs also where nothing in it has a gradient.
+    """
 
     def __init__(self, trainer: Any) -> None:
         models: list[nn.Module] = [trainer.model, *filter(None, [getattr(trainer, "ref_model", None)])]
-        self.bytes = 0
-        self._known = {storage_key(tensor) for model in models for tensor in (*model.parameters(), *model.buffers())}
-        self._alive: list[Tensor] = []
+        self.bytes = self.copies = 0
+        self._of_models = {
+            storage_key(tensor) for model in models for tensor in (*model.parameters(), *model.buffers())
+        }
+        self._holders: Counter[int] = Counter()
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        with torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _Saved(tensor, self), lambda saved: saved.tensor):
             yield
 
-    def _keep(self, tensor: Tensor) -> Tensor:
+    def add(self, tensor: Tensor) -> None:
+        """Autograd keeps a tensor, on memory that it may know already."""
         key = storage_key(tensor)
-        if key not in self._known:
-            self._known.add(key)
-            self._alive.append(tensor)
-            self.bytes += storage_bytes(tensor)
-        return tensor
+        self._holders[key] += 1
+        if self._holders[key] == 1:
+            self._count(tensor, storage_bytes(tensor))
+
+    def remove(self, tensor: Tensor) -> None:
+        """Autograd has let go of it."""
+        key = storage_key(tensor)
+        self._holders[key] -= 1
+        if not self._holders[key]:
+            del self._holders[key]
+            self._count(tensor, -storage_bytes(tensor))
+
+    def _count(self, tensor: Tensor, size: int) -> None:
+        if storage_key(tensor) in self._of_models:
+            return
+        if source_of_copy(tensor) in self._of_models:
+            self.copies += size
+        else:
+            self.bytes += size
+
+
+class _Saved:
+    """A tensor as autograd keeps it: gone when autograd lets go of it."""
+
+    def __init__(self, tensor: Tensor, counted: _SavedTensors) -> None:
+        self.tensor, self._counted = tensor, counted
+        counted.add(tensor)
+
+    def __del__(self) -> None:
+        self._counted.remove(self.tensor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import tempfile
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from sage_trl.data.rows import PairCounts
 from sage_trl.errors import RecipeError
 from sage_trl.model_building import build_models
 from sage_trl.models.parts import PartSize
-from sage_trl.planning.dry_run import Usage, one_step, prepare_arguments
+from sage_trl.planning.dry_run import DryRun, Usage, one_step, prepare_arguments, without_reference
 from sage_trl.planning.longest_rows import longest_rows
 from sage_trl.planning.shape_tensor import NoFloatingMemory, drop_memory
 from sage_trl.recipe import Recipe
@@ -28,17 +27,20 @@ class MemoryPlan:
 
     Args:
         part_sizes: parameters per part, and how many train.
-        usage: bytes on one GPU that holds all.
-        sequences: sequences in the batch; two of each pair for DPO.
-        tokens: length that all sequences are padded to.
+        run: one step on one GPU that holds all.
         rows: rows of the split, the longest of which make up the batch.
+        compute_bytes: bytes of a weight that takes part in a product.
     """
 
     part_sizes: tuple[PartSize, ...]
-    usage: Usage
-    sequences: int
-    tokens: int
+    run: DryRun
     rows: int
+    compute_bytes: int
+
+    @property
+    def usage(self) -> Usage:
+        """Bytes on one GPU that holds all."""
+        return self.run.usage
 
 
 def plan_memory(recipe: Recipe) -> MemoryPlan:
@@ -71,14 +73,7 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
         trainer = build_trainer(prepare_arguments(recipe.training, directory), models, rows, None)
         args = trainer.args
         trainer.train_dataset = longest_rows(trainer.train_dataset, trainer.data_collator, args.train_batch_size)
-        usage, shape = one_step(trainer)
+        run = one_step(trainer)
     if is_cached:
-        usage = dataclasses.replace(usage, reference=0)
-    return MemoryPlan(tuple(trainer.part_sizes), usage, *shape, rows=len(rows))
-
-
-def sharded(usage: Usage, processes: int) -> Usage:
-    """The usage per GPU where weights, gradients and optimizer state are divided among `processes`, rounded up."""
-    divided = ("weights", "reference", "gradients", "optimizer")
-    shares = {name: math.ceil(getattr(usage, name) / processes) for name in divided}
-    return dataclasses.replace(usage, **shares)
+        run = without_reference(run)
+    return MemoryPlan(tuple(trainer.part_sizes), run, len(rows), compute_bytes=2 if args.bf16 or args.fp16 else 4)

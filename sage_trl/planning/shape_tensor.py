@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+
+from sage_trl.planning.repeated_operations import repeated
 
 aten = torch.ops.aten
 META = torch.device("meta")
@@ -70,22 +71,29 @@ class ShapeTensor(Tensor):
             args = (args[0], _positions(args[1]))
         wrappers: dict[int, ShapeTensor] = {}
 
+        # Not by pytree, which would take most of a plan's time.
         def unwrap(value: Any) -> Any:
             if isinstance(value, ShapeTensor):
                 wrappers[id(value.on_meta)] = value
                 return value.on_meta
             if isinstance(value, Tensor):
                 return value.to(META)
+            if isinstance(value, list | tuple):
+                return [unwrap(one) for one in value]
             return META if isinstance(value, torch.device) else value
 
         def wrap(value: Any) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            # An operation in place gives its argument back.
-            return wrappers[id(value)] if id(value) in wrappers else ShapeTensor(value)
+            if isinstance(value, Tensor):
+                # An operation in place gives its argument back.
+                return wrappers[id(value)] if id(value) in wrappers else ShapeTensor(value)
+            return type(value)(map(wrap, value)) if isinstance(value, list | tuple) else value
 
-        args, kwargs = tree_map(unwrap, (args, kwargs or {}))
-        return tree_map(wrap, operation(*args, **kwargs))
+        args = [unwrap(value) for value in args]
+        result = repeated(operation, args, {name: unwrap(value) for name, value in (kwargs or {}).items()})
+        if operation is aten._to_copy.default:
+            # On the memory, because views of the copy are other tensors.
+            result.untyped_storage().source = _key(args[0])
+        return wrap(result)
 
 
 def _positions(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -135,8 +143,18 @@ def drop_memory(model: nn.Module) -> None:
 
 def storage_key(tensor: Tensor) -> int:
     """What tensors on the same memory have in common, as long as one of them lives."""
+    return _key(tensor.on_meta if isinstance(tensor, ShapeTensor) else tensor)
+
+
+def source_of_copy(tensor: Tensor) -> int | None:
+    """The `storage_key` of what a tensor's memory was copied from in another type, None where it was not."""
     on_meta = tensor.on_meta if isinstance(tensor, ShapeTensor) else tensor
-    key: int = on_meta.untyped_storage()._cdata
+    source: int | None = getattr(on_meta.untyped_storage(), "source", None)
+    return source
+
+
+def _key(tensor: Tensor) -> int:
+    key: int = tensor.untyped_storage()._cdata
     return key
 
 

@@ -11,6 +11,7 @@ from sage_trl.errors import DataError
 from sage_trl.evaluation.predictions import PREDICTIONS_FILE
 from sage_trl.evaluation.report import METRICS_FILE
 from sage_trl.reporting.ablations import TABLE_FILE
+from sage_trl.run_record import METRICS_LOG
 
 STATE_FILE = "trainer_state.json"
 
@@ -48,7 +49,7 @@ def find_runs(runs: Sequence[Path]) -> RunFolders:
         found = [path for path in inside if _is_run(path)]
         if not found:
             remedy = (
-                f"give an output directory of tools/evaluate.py ({METRICS_FILE}), of tools/train.py ({STATE_FILE}) or "
+                f"give an output directory of tools/evaluate.py ({METRICS_FILE}), of tools/train.py ({METRICS_LOG}) or "
                 f"of tools/ablate.py ({TABLE_FILE}), or the folder that holds some"
             )
             raise DataError.at(run, None, "holds no evaluation, training or ablation", remedy)
@@ -73,7 +74,7 @@ def _is_evaluation(path: Path) -> bool:
 
 
 def _is_training(path: Path) -> bool:
-    return (path / STATE_FILE).is_file()
+    return any((path / name).is_file() for name in (STATE_FILE, METRICS_LOG))
 
 
 def _is_ablation(path: Path) -> bool:

@@ -20,8 +20,6 @@ from sage_trl.reporting.thumbnails import Thumbnails
 
 Track = Callable[[Sequence[Inspection]], Iterable[Inspection]]
 NOT_ASKED = "-"
-# Zero-shot, facts attend to all patches of an image, thousands of them in a large one.
-MOST_PATCHES = 64
 Answer = tuple[str, str, int]
 """Group, question and rank of a ranked answer."""
 
@@ -198,16 +196,14 @@ class _Builder:
         }
 
     def _evidence(self, place: GroupPlace, evidence: Evidence) -> dict[str, Any]:
-        kept = _most_attended(evidence)
         return {
             "model": self._models.index(place.model),
             "input": self._inputs.index(input_name(place.condition.setting, place.condition.control)),
-            "all": len(evidence.patches),
-            "patches": [
-                {"box": evidence.patches[place].box, "similarity": evidence.patches[place].similarity} for place in kept
-            ],
+            "selected": evidence.selected,
+            "attended": evidence.attended,
+            "patches": [{"box": patch.box, "similarity": patch.similarity} for patch in evidence.patches],
             "facts": [
-                {"text": fact.text, "attention": [round(fact.attention[place], 4) for place in kept]}
+                {"text": fact.text, "attention": [round(share, 4) for share in fact.attention]}
                 for fact in evidence.facts
             ],
         }
@@ -217,15 +213,6 @@ class _Builder:
         for reply in replies:
             letters[reply["input"] * len(self._models) + reply["model"]] = reply["outcome"]
         return "".join(letters)
-
-
-def _most_attended(evidence: Evidence) -> list[int]:
-    """Places of the patches to show, in order: all, or those that some fact attends to most if they are many."""
-    places = range(len(evidence.patches))
-    if len(places) <= MOST_PATCHES:
-        return list(places)
-    most = [max((fact.attention[place] for fact in evidence.facts), default=0.0) for place in places]
-    return sorted(sorted(places, key=lambda place: -most[place])[:MOST_PATCHES])
 
 
 def _truth(question: Question) -> str | None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from sage_trl.errors import DataError
 from sage_trl.reporting.folders import STATE_FILE
-from sage_trl.run_record import RUN_FILE, read_run_record
-from sage_trl.storage import read_json
+from sage_trl.run_record import METRICS_LOG, RUN_FILE, read_run_record
+from sage_trl.storage import read_json, read_json_lines
 
 Curve = tuple[list[float], list[float]]
 """Steps and values."""
@@ -51,12 +51,33 @@ def read_trainings(folders: Sequence[Path]) -> list[Training]:
 
 
 def _read(folder: Path) -> Training:
-    path = folder / STATE_FILE
+    log = _live_log(folder / METRICS_LOG) if (folder / METRICS_LOG).is_file() else _final_log(folder / STATE_FILE)
+    record = read_run_record(folder / RUN_FILE)
+    stages = 0 if record is None else len(record.stages)
+    return Training(folder.resolve().name, folder, None if record is None else record.stage, stages, log)
+
+
+def _live_log(path: Path) -> list[dict[str, Any]]:
+    """What `metrics.jsonl` holds so far; a line that a kill cut short comes last and is left out."""
+    entries: list[dict[str, Any]] = []
+    torn: DataError | None = None
+    for line, entry in read_json_lines(path):
+        if torn is not None:
+            raise torn
+        if isinstance(entry, DataError):
+            torn = entry
+        elif isinstance(entry, dict) and isinstance(entry.get("step"), int):
+            entries.append(entry)
+        else:
+            raise DataError.at(path, line, "is no entry with a step", "delete the line, or leave this run out")
+    return entries
+
+
+def _final_log(path: Path) -> list[dict[str, Any]]:
+    """What the `Trainer` keeps in `trainer_state.json`, all there is of a run without `metrics.jsonl`."""
     state = read_json(path)
     log = state.get("log_history") if isinstance(state, dict) else None
     if not isinstance(log, list) or not all(isinstance(entry, dict) and "step" in entry for entry in log):
         problem = "field 'log_history': is no list of entries with a step"
         raise DataError.at(path, None, problem, "leave this run out, or train it anew")
-    record = read_run_record(folder / RUN_FILE)
-    stages = 0 if record is None else len(record.stages)
-    return Training(folder.resolve().name, folder, None if record is None else record.stage, stages, log)
+    return log

@@ -14,7 +14,7 @@ from sage_trl.data.dataset import SCORES_FILE, AdPlDirectory, read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
 from sage_trl.evaluation.evidence_rows import EVIDENCE_FILE
 from sage_trl.evaluation.judgements import JUDGEMENTS_FILE
-from sage_trl.evaluation.report import METRICS_FILE
+from sage_trl.evaluation.report import METRICS_FILE, Results, count_notes
 from sage_trl.records import Inspection, JudgeScore, iterate_records
 from sage_trl.reporting.ablations import Ablation, read_ablation
 from sage_trl.reporting.charts import looks
@@ -77,7 +77,7 @@ def write_report(options: ReportOptions) -> list[tuple[str, str]]:
         Page(
             title=" · ".join(["SAGE report", *(data.name for data in datasets)]),
             recognised=recognised,
-            notes=[*notes, *_missing(evaluations, trainings, datasets)],
+            notes=[*notes, *_missing(evaluations, trainings, datasets), *count_notes(_all_results(evaluations))],
             tables=_tables(measured, evaluations, ablations),
             sections=_sections(measured, trainings, ablations, datasets),
             gallery=gallery,
@@ -205,6 +205,11 @@ def _missing(
         if not data.facts:
             notes.append(f"The dataset {data.name} has no {FACTS_FILE}: tools/generate_facts.py writes it.")
     return notes
+
+
+def _all_results(evaluations: Sequence[Evaluation]) -> Results:
+    """The figures of all evaluations, whose models have names of their own."""
+    return {model: dict(by_key) for one in evaluations for model, by_key in one.results.items()}
 
 
 def _evaluation_lines(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:

@@ -6,11 +6,11 @@ import fcntl
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -18,11 +18,19 @@ from rich.console import Console
 
 from sage_trl.errors import DataError, LockedError
 from sage_trl.steps.log import StepLog, StepState, step_key
+from sage_trl.steps.running import RunningStep
 
 STEPS_FILE = "steps.json"
 LOCK_FILE = ".steps.lock"
-# Threads that wait by spinning made a step 30 times slower when another process had one of the two cores.
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_DISABLE_TELEMETRY": "1"}
+ENVIRONMENT = {
+    # Threads that wait by spinning made a step 30 times slower when another process had one of the two cores.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # glibc would give the memory of each large tensor back, and fetch and clear it anew: a fifth of a training's time.
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
+}
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Step:
         produces: the directory that the step fills alone.
         resume: what to add to the command if it was stopped half way; None if the step cannot go on, and what it
             produced is removed first.
-        needs: names of the steps whose outcome this one uses; None for all that were run before it.
+        needs: names of the steps whose outcome this one uses; None for all that come before it.
     """
 
     name: str
@@ -46,7 +54,7 @@ class Step:
 
 
 class StepRunner:
-    """Runs the steps that are not done yet, one after the other; a context manager that holds the output's lock.
+    """Runs the steps that are not done yet; a context manager that holds the output's lock.
 
     Args:
         output: where `steps.json` is.
@@ -54,17 +62,21 @@ class StepRunner:
         key: what decides the outcome of all steps beside their commands.
         replaces: whether a step that has changed may remove what it produced before; else that is an error.
         quiet: print errors only, and tell the tools so.
+        jobs: how many steps may run at once; they share the cores.
 
     Raises:
         LockedError: on entering, if another process, or a step that outlived its run, still writes there.
     """
 
-    def __init__(self, output: Path, tools: Path, *, key: str, replaces: bool, quiet: bool = False) -> None:
+    def __init__(
+        self, output: Path, tools: Path, *, key: str, replaces: bool, quiet: bool = False, jobs: int = 1
+    ) -> None:
         self._output = output
         self._tools = tools
         self._key = key
         self._replaces = replaces
         self._quiet = quiet
+        self._jobs = jobs
         self._log = StepLog(output / STEPS_FILE)
         self._keys: dict[str, str] = {}
         self._console = Console(quiet=quiet, soft_wrap=True, highlight=False, markup=False)
@@ -98,23 +110,45 @@ class StepRunner:
         return shlex.join([os.path.relpath(sys.executable), *self._arguments(step)])
 
     def run(self, steps: Sequence[Step]) -> int:
-        """Run the steps up to the first that fails; returns its exit code, or 0.
+        """Run the steps, up to `jobs` at once, until one fails; returns its exit code, or 0.
+
+        A step starts once those it needs are done, earlier steps first. When one fails, the others that run are asked
+        to stop; they go on from there another time.
 
         Raises:
             DataError: a step has changed since it was done, and the runner replaces nothing.
         """
-        for step in steps:
-            state = self.state(step)
-            if state == "done":
-                self.say(f"== {step.name}: done before")
-                continue
-            self._clear(step, state)
-            resume = step.resume if state == "stopped" and step.resume else ()
-            code = self._run_step(step, (*self._arguments(step), *resume))
-            if code:
-                print_error(f"step {step.name!r} failed with exit code {code}")
-                return code
+        waiting = self._with_needs(steps)
+        running: list[RunningStep] = []
+        with ExitStack() as stack:
+            try:
+                while waiting or running:
+                    for step in _ready(waiting, running)[: self._jobs - len(running)]:
+                        waiting.remove(step)
+                        state = self.state(step)
+                        if state == "done":
+                            self.say(f"== {step.name}: done before")
+                            continue
+                        self._clear(step, state)
+                        running.append(stack.enter_context(self._start(step, state)))
+                    if running:
+                        code = self._wait_for_one(running)
+                        if code:
+                            _stop(running)
+                            return code
+            except KeyboardInterrupt:
+                # The terminal has sent the interrupt to the steps as well: they are saving what they have.
+                raise
+            except BaseException:
+                _stop(running)
+                raise
         return 0
+
+    def _with_needs(self, steps: Sequence[Step]) -> list[Step]:
+        """The steps with all that they need by name."""
+        names = [*self._keys, *(step.name for step in steps)]
+        before = {step.name: tuple(names[: len(self._keys) + place]) for place, step in enumerate(steps)}
+        return [step if step.needs is not None else replace(step, needs=before[step.name]) for step in steps]
 
     def _arguments(self, step: Step) -> tuple[str, ...]:
         return (str(self._tools / step.arguments[0]), *step.arguments[1:])
@@ -131,38 +165,49 @@ class StepRunner:
         self.say(f"\n== {step.name}: removing {step.produces}, made by an earlier run")
         shutil.rmtree(step.produces)
 
-    def _run_step(self, step: Step, arguments: Sequence[str]) -> int:
+    def _start(self, step: Step, state: StepState) -> RunningStep:
         self._log.note(step.name, self._keys[step.name], None)
+        resume = step.resume if state == "stopped" and step.resume else ()
+        quiet = ["--quiet"] if self._quiet else []
         # Not through `accelerate launch`, which turns every failure of the tool into exit code 1.
-        command = [os.path.relpath(sys.executable), *arguments, *(["--quiet"] if self._quiet else [])]
+        command = [os.path.relpath(sys.executable), *self._arguments(step), *resume, *quiet]
         self.say(f"\n== {step.name}\n$ {shlex.join(command)}")
-        start = time.monotonic()
-        code = self._call(command)
-        seconds = time.monotonic() - start
-        self.say(f"== {step.name}: {minutes(seconds)}")
-        if code == 0:
-            self._log.note(step.name, self._keys[step.name], seconds)
-        return code
-
-    def _call(self, command: Sequence[str]) -> int:
+        environment = {**os.environ, **environment_of_steps(self._jobs)}
         # The command holds the lock too: if this process is killed, nobody starts the step a second time beside it.
-        environment = {**os.environ, **environment_of_steps()}
-        with subprocess.Popen(command, env=environment, pass_fds=[self._lock.fileno()]) as process:
-            try:
-                code = process.wait()
-            except KeyboardInterrupt:
-                # The terminal has sent the interrupt to the step as well: it is saving what it has.
-                process.wait()
-                raise
-            except BaseException:
-                process.terminate()
-                raise
-        return code if code >= 0 else 128 - code
+        say = None if self._jobs == 1 or self._quiet else self.say
+        return RunningStep(step.name, command, environment, [self._lock.fileno()], say)
+
+    def _wait_for_one(self, running: list[RunningStep]) -> int:
+        """Wait until one of the steps has ended, and take it off the list; returns its exit code."""
+        while True:
+            for one in running:
+                code = one.exit_code()
+                if code is not None:
+                    running.remove(one)
+                    self._note_end(one, code)
+                    return code
+            time.sleep(_POLL_SECONDS)
+
+    def _note_end(self, ended: RunningStep, code: int) -> None:
+        seconds = ended.seconds
+        self.say(f"== {ended.name}: {minutes(seconds)}")
+        if code == 0:
+            self._log.note(ended.name, self._keys[ended.name], seconds)
+        else:
+            print_error(f"step {ended.name!r} failed with exit code {code}")
 
 
-def environment_of_steps() -> dict[str, str]:
-    """What every step's environment holds; the user's own settings of these win."""
-    return {name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()}
+def environment_of_steps(jobs: int = 1) -> Mapping[str, str]:
+    """What every step's environment holds when `jobs` run at once; the user's own settings of these win."""
+    threads = {} if jobs == 1 else {"OMP_NUM_THREADS": str(max(1, available_cores() // jobs))}
+    return {name: os.environ.get(name, value) for name, value in {**ENVIRONMENT, **threads}.items()}
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def minutes(seconds: float) -> str:
@@ -173,3 +218,13 @@ def minutes(seconds: float) -> str:
 def print_error(text: str) -> None:
     """As `run_tool` prints errors."""
     sys.stderr.write(f"error: {text}\n")
+
+
+def _ready(waiting: Sequence[Step], running: Sequence[RunningStep]) -> list[Step]:
+    unfinished = {step.name for step in waiting} | {step.name for step in running}
+    return [step for step in waiting if step.needs is not None and not unfinished & set(step.needs)]
+
+
+def _stop(running: Sequence[RunningStep]) -> None:
+    for one in running:
+        one.stop()

@@ -27,6 +27,8 @@ Row = Mapping[str, Any]
 PAIR_KINDS = ("min", "max")
 # A row with this key keeps a process busy that has none of its own in a step; its batch counts nowhere.
 FILLER = "is_filler"
+ROW_IDS = "row_ids"
+"""Batch key of the rows' names, for the error of a batch; no tensor, and taken out before the model sees the batch."""
 
 
 @dataclass
@@ -45,6 +47,7 @@ class FactCollator:
         vision_once: let the vision tower see an image that several rows show once; trees always do.
         always_reference: give the vision tower something in the place of a reference where no row has one. Where
             weights are sharded all processes must call it equally often.
+        with_row_ids: add `row_ids`, one `group_id/question_id` per row.
     """
 
     # The columns with answers, and whether one that stands in several rows is one leaf.
@@ -58,6 +61,13 @@ class FactCollator:
     shared_prefix: bool = False
     vision_once: bool = False
     always_reference: bool = False
+    with_row_ids: bool = False
+
+    def name_rows(self, rows: Sequence[Row], batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch, with `row_ids` where they are asked for."""
+        if not self.with_row_ids:
+            return batch
+        return {**batch, ROW_IDS: [f"{row.get('group_id')}/{row.get('question_id')}" for row in rows]}
 
     def prepare(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Rows with decoded images; a file that several rows share is decoded once.
@@ -90,11 +100,11 @@ class FactCollator:
         draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
         return draw < self.reference_dropout
 
-    def encode(self, rows: Sequence[Row], completions: Sequence[str]) -> dict[str, Tensor]:
+    def encode(self, rows: Sequence[Row], completions: Sequence[str], key_of: ImageKeys) -> dict[str, Tensor]:
         """Prompts and completions side by side, flushed left, with `completion_mask`."""
         batch = encode_prompts(self.processor, rows, facts=self.facts, reference_in_prompt=self.reference_in_prompt)
         if self.vision_once and not self.reference_in_prompt:
-            batch |= same_images(self.processor, batch, rows, ImageKeys())
+            batch |= same_images(self.processor, batch, rows, key_of)
         batch |= self._stand_in(batch, rows)
         tokens = self.processor.tokenizer(
             list(completions), padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt"
@@ -112,7 +122,7 @@ class FactCollator:
         return batch
 
     def encode_trees(
-        self, rows: Sequence[Row], answers: Sequence[Sequence[str]]
+        self, rows: Sequence[Row], answers: Sequence[Sequence[str]], key_of: ImageKeys
     ) -> tuple[dict[str, Tensor], list[list[int]]]:
         """Rows and their rendered answers as trees; see `tree_batches.encode_trees`."""
         batch, leaves = encode_trees(
@@ -122,6 +132,7 @@ class FactCollator:
             facts=self.facts,
             reference_in_prompt=self.reference_in_prompt,
             share_answers=self.share_answers,
+            key_of=key_of,
         )
         return batch | self._stand_in(batch, rows), leaves
 
@@ -153,20 +164,20 @@ class SFECollator(FactCollator):
     answer_columns = ("completion",)
     share_answers = False
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Collate `B` rows."""
         prepared = self.prepare(rows)
         completions = [self.render_completion(row, "completion") for row in prepared]
         if self.shared_prefix:
-            batch, _ = self.encode_trees(prepared, [[text] for text in completions])
+            batch, _ = self.encode_trees(prepared, [[text] for text in completions], ImageKeys())
             del batch["leaf_ids"]
             if FILLER in rows[0]:
                 batch["shift_labels"].fill_(IGNORED)
             # The `Trainer` counts the tokens of `labels`.
-            return {**batch, "labels": batch["shift_labels"]}
-        batch = self.encode(prepared, completions)
+            return self.name_rows(rows, {**batch, "labels": batch["shift_labels"]})
+        batch = self.encode(prepared, completions, ImageKeys())
         batch["labels"] = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, IGNORED)
-        return batch
+        return self.name_rows(rows, batch)
 
 
 @dataclass
@@ -189,28 +200,29 @@ class EntropyDPOCollator(FactCollator):
     def _prompt_identity(self) -> str:
         return prompt_identity(self.processor, facts=self.facts, reference_in_prompt=self.reference_in_prompt)
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Collate `pairs` rows."""
         prepared = self.prepare(rows)
         chosen, rejected = ([self.render_completion(row, name) for row in prepared] for name in ("chosen", "rejected"))
         pairs = [list(pair) for pair in zip(chosen, rejected, strict=True)]
+        key_of = ImageKeys()
         if self.shared_prefix:
-            batch, leaves = self.encode_trees(prepared, pairs)
+            batch, leaves = self.encode_trees(prepared, pairs, key_of)
             batch["pair_leaves"] = torch.tensor(leaves)
         else:
-            batch = self.encode([*prepared, *prepared], [*chosen, *rejected])
+            batch = self.encode([*prepared, *prepared], [*chosen, *rejected], key_of)
             leaves = [[index, len(rows) + index] for index in range(len(rows))]
         if self.with_answer_keys:
             owners: dict[int, tuple[Row, str]] = {}
             for row, pair, of_row in zip(prepared, pairs, leaves, strict=True):
                 owners |= {leaf: (row, text) for leaf, text in zip(of_row, pair, strict=True)}
             rows_of_leaves, texts = zip(*(owners[leaf] for leaf in sorted(owners)), strict=True)
-            batch["answer_keys"] = answer_keys(self._prompt_identity, rows_of_leaves, texts)
+            batch["answer_keys"] = answer_keys(self._prompt_identity, rows_of_leaves, texts, key_of)
         batch["delta_entropy"] = torch.tensor([row["delta_entropy"] for row in rows], dtype=torch.float32)
         batch["pair_kind"] = torch.tensor([PAIR_KINDS.index(row["pair_kind"]) for row in rows])
         if FILLER in rows[0]:
             batch[FILLER] = torch.tensor(True)
-        return batch
+        return self.name_rows(rows, batch)
 
 
 def _check_facts(row: Row) -> None:

@@ -18,6 +18,7 @@ from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.fact_trainer import FactTrainerMixin, collator_options, keep_images_encoded
 from sage_trl.trainer.frozen_reference import FrozenReferenceMixin, NoReference
 from sage_trl.trainer.losses import LENGTH_NORMALISED, entropy_dpo_loss, token_kl
+from sage_trl.trainer.reliable import ReliableTraining
 from sage_trl.trainer.running_means import LOSS, Metrics
 from sage_trl.trainer.tree_batches import IGNORED
 
@@ -34,7 +35,7 @@ class PairLogps:
     ref_rejected: Tensor
 
 
-class EntropyDPOTrainer(FrozenReferenceMixin, FactTrainerMixin, DPOTrainer):
+class EntropyDPOTrainer(ReliableTraining, FrozenReferenceMixin, FactTrainerMixin, DPOTrainer):
     """`DPOTrainer` with an entropy bias per pair.
 
     What changes: the loss is `entropy_dpo_loss` on the pairs that `load_ad_pl(kind="preference")` selected from
@@ -121,10 +122,16 @@ class EntropyDPOTrainer(FrozenReferenceMixin, FactTrainerMixin, DPOTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The batch's part of the mean over `num_items_in_batch` pairs, by default those of the batch itself."""
+        # TRL's own does not hand it on.
+        self._items_of_step = num_items_in_batch
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         self.check_batch_keys(self.accelerator.unwrap_model(model), inputs)
-        if num_items_in_batch is None:
-            num_items_in_batch = self._get_num_items_in_batch([inputs], self.accelerator.device)
-        num_pairs, num_tokens = num_items_in_batch.clamp(min=1)
+        items = self._items_of_step
+        if items is None:
+            items = self._get_num_items_in_batch([inputs], self.accelerator.device)
+        num_pairs, num_tokens = items.clamp(min=1)
         layout = answer_layout(inputs)
         scored = self.scored_inputs(inputs, layout)
         outputs = model(**scored)

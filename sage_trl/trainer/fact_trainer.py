@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from datasets import Image, List
 from torch.distributed.fsdp import FSDPModule
 
-from sage_trl.errors import DivergedError
 from sage_trl.models.adapters import is_adapted, keep_trainable_in_fp32, unwrapped
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.parts import PartSize, part_of, set_trainable_parts
@@ -100,19 +99,6 @@ class FactTrainerMixin(BalancedLoading, RunningMeans, GuardedPush):
             self.data_collator = replace(self.data_collator, always_reference=True)
         plain = unwrapped(self.model)
         plain.model.register_forward_pre_hook(lambda *_: gather_head(plain))
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """TRL's step.
-
-        Raises:
-            DivergedError: the loss is not finite; what was saved before stays.
-        """
-        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
-        if not loss.isfinite():
-            step = self.state.global_step + 1  # type: ignore[attr-defined]
-            problem = f"the loss of step {step} is {loss.item()}"
-            raise DivergedError(f"{problem}\n  remedy: lower learning_rate or max_grad_norm, or warm up longer")
-        return loss
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's, showing every reference: dropout is for training."""

@@ -114,15 +114,15 @@ def prompt_identity(processor: Any, **settings: Any) -> str:
     )
 
 
-def answer_keys(identity: str, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> Tensor:
+def answer_keys(identity: str, rows: Sequence[Mapping[str, Any]], answers: Sequence[str], key_of: ImageKeys) -> Tensor:
     """`[answers, KEY_WORDS]`: what decides the log-probabilities of each answer beside the model.
 
     Args:
         identity: what `prompt_identity` gives.
         rows: the row of each answer, with decoded images.
         answers: the rendered answers.
+        key_of: the keys of these images, as far as they are known.
     """
-    key_of = ImageKeys()
     keys = []
     for row, answer in zip(rows, answers, strict=True):
         images = [key_of(image) for image in (*row["images"], row["reference_image"])]

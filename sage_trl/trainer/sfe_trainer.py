@@ -8,12 +8,13 @@ from trl import SFTTrainer
 
 from sage_trl.trainer.collators import SFECollator
 from sage_trl.trainer.fact_trainer import FactTrainerMixin, collator_options, keep_images_encoded
+from sage_trl.trainer.reliable import ReliableTraining
 from sage_trl.trainer.running_means import LOSS
 from sage_trl.trainer.sfe_config import SFEConfig
 from sage_trl.trainer.tree_batches import IGNORED
 
 
-class SFETrainer(FactTrainerMixin, SFTTrainer):
+class SFETrainer(ReliableTraining, FactTrainerMixin, SFTTrainer):
     """`SFTTrainer` on test/reference pairs with fact sentences.
 
     Only the collator, the trainable parts and the fusion's learning rate differ from TRL; the loss is TRL's

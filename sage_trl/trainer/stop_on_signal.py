@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,40 +11,95 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from sage_trl.errors import StoppedError
+from sage_trl.trainer.agreement import largest
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# A launcher hands on the Ctrl-C that its workers had from the terminal already.
+_SAME_KEY_PRESS_SECONDS = 3.0
+
+
+class EvaluationStoppedError(Exception):
+    """An evaluation in the middle of training was given up, for a signal asks for a checkpoint now."""
 
 
 class StopOnSignal(TrainerCallback):
-    """Saves and stops after the step in which SIGINT or SIGTERM arrived; a second signal acts as it would without us.
+    """Saves and stops after the step in which SIGINT, SIGTERM or SIGUSR1 reached one of the processes.
+
+    Before the first step a signal ends the run at once. Schedulers repeat theirs: SIGTERM and SIGUSR1 count once; a
+    second Ctrl-C ends the run without saving.
 
     Attributes:
-        received: the signal that has arrived, or None.
+        received: the signal that has arrived here or, once agreed upon, elsewhere, or None.
+        has_stopped: whether all processes have agreed to stop.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self.has_stopped = False
+        self._is_training = False
+        self._noted_at = 0.0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Replace the handlers of the signals while the body runs; in the main thread only."""
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        before = {number: signal.signal(number, self._note) for number in SIGNALS}
         try:
             yield
         finally:
-            self._restore()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def error(self, step: int) -> StoppedError:
+        """The error to end the run with, once it has stopped after a step."""
+        assert self.received is not None
+        remedy = "the same command with --resume goes on from there"
+        return self._error(f"stopped by {self.received.name} after step {step}, which is saved\n  remedy: {remedy}")
+
+    def _error(self, problem: str) -> StoppedError:
+        # SIGUSR1 is how schedulers announce a SIGTERM, and ends as one.
+        number = signal.SIGINT if self.received == signal.SIGINT else signal.SIGTERM
+        return StoppedError(problem, number)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        self._restore()
+        if self.received is None:
+            self.received, self._noted_at = signal.Signals(number), time.monotonic()
+            if not self._is_training:
+                raise self._error(f"stopped by {self.received.name} before the first step; nothing is lost")
+        elif number == signal.SIGINT and time.monotonic() - self._noted_at > _SAME_KEY_PRESS_SECONDS:
+            raise KeyboardInterrupt
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def on_train_begin(self, _args: Any, _state: Any, _control: Any, **_kwargs: Any) -> None:
+        """From here on there is something to save."""
+        self._is_training = True
 
     def on_step_end(self, _args: Any, _state: Any, control: Any, **_kwargs: Any) -> Any:
-        """Ask the `Trainer` for a checkpoint and for the end."""
-        if self.received is not None:
+        """Ask the `Trainer` for a checkpoint and for the end, without the evaluation that may be due."""
+        if self._is_agreed():
             control.should_save = True
+            control.should_evaluate = False
             control.should_training_stop = True
         return control
+
+    def on_prediction_step(self, _args: Any, _state: Any, control: Any, **_kwargs: Any) -> Any:
+        """Give up an evaluation: it may outlast the grace period.
+
+        Raises:
+            EvaluationStoppedError: for `ReliableTraining`, which saves.
+        """
+        if self._is_agreed():
+            control.should_training_stop = True
+            raise EvaluationStoppedError
+        return control
+
+    def on_save(self, _args: Any, _state: Any, control: Any, **_kwargs: Any) -> Any:
+        """End after a checkpoint during which the signal came."""
+        if self._is_agreed():
+            control.should_training_stop = True
+        return control
+
+    def _is_agreed(self) -> bool:
+        [number] = largest([0 if self.received is None else int(self.received)])
+        if number:
+            self.received, self.has_stopped = signal.Signals(number), True
+        return self.has_stopped

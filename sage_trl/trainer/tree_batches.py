@@ -35,6 +35,7 @@ def encode_trees(
     facts: FactUse,
     reference_in_prompt: bool,
     share_answers: bool,
+    key_of: ImageKeys,
 ) -> tuple[dict[str, Tensor], list[list[int]]]:
     """Encode rows with decoded images as trees.
 
@@ -44,13 +45,13 @@ def encode_trees(
         answers: the rendered answers of each row.
         facts, reference_in_prompt: as in `encode_prompts`.
         share_answers: let an answer that stands in several rows be one leaf.
+        key_of: the keys of the rows' images, as far as they are known.
 
     Returns:
         The batch, one tree per row: what `encode_prompts` makes of each tree's images and facts, and `input_ids`,
         `attention_mask`, `position_ids`, `shift_labels`, `leaf_ids`, each `[trees, T]`, and `tree_spans`
         `[trees, S, 3]`. And the leaf, counted over the batch, of each row's answers.
     """
-    key_of = ImageKeys()
     groups, places = _group(rows, answers, key_of, share_answers=share_answers)
     options: Any = {"facts": facts, "reference_in_prompt": reference_in_prompt}
     shown = [group.rows[0] for group in groups]

@@ -1,9 +1,12 @@
 """The benchmarks run and print a row for each variant; what they measure decides nothing here."""
 
+import re
 import sys
 
 import pytest
+import torch
 
+from benchmarks.measuring import largest_that_fits
 from tests.conftest import REPOSITORY
 from tests.warm import run_warm
 
@@ -28,3 +31,36 @@ def test_every_variant_is_measured(name, variants):
     rows = [line for line in result.stdout.splitlines() if line.startswith("│ ")]
     assert len(rows) == variants
     assert all("x" in row for row in rows)
+
+
+@pytest.mark.slow
+def test_the_command_for_a_gpu_runs_on_a_tiny_shape():
+    arguments = ["--shape", "tiny", "--lora", "4", "--prompt-tokens", "32", "--questions", "2", "--answer-tokens", "6"]
+    arguments += ["--repeats", "1", "--gradient-checkpointing", "--peak-tflops", "0.001", "--largest-batch", "2"]
+    arguments += ["--variants", "stock, tower frozen", "trees, split"]
+    result = run_warm([sys.executable, REPOSITORY / "benchmarks" / "edpo_step.py", *arguments])
+    assert result.returncode == 0, result.stderr
+    assert re.findall(r"largest batch, ([\w, ]+): (\d+) pairs", result.stdout) == [
+        ("stock, tower frozen", "8"),
+        ("trees, split", "8"),
+    ]
+    rows = [line for line in result.stdout.splitlines() if line.startswith("│ ")]
+    assert len(rows) == 2 and all(line.count("%") == 3 for line in rows)
+
+
+@pytest.mark.parametrize("limit", [1, 5, 6, 100])
+def test_the_largest_batch(limit):
+    tried = []
+
+    def step_of(groups):
+        def step():
+            tried.append(groups)
+            if groups > 5:
+                raise torch.OutOfMemoryError
+            return 0
+
+        return step
+
+    assert largest_that_fits(step_of, limit) == min(limit, 5)
+    assert len(tried) == len(set(tried))
+    assert max(tried) <= min(limit, 8)

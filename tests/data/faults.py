@@ -276,6 +276,31 @@ def score_missing(root: Path, rng: random.Random) -> Expected:
     return "scores-missing", line
 
 
+def unit_on_both_sides(root: Path, rng: random.Random) -> Expected:
+    with Rows(root) as rows:
+        first = pick(rows, rng, lambda row: row["split"] == "train")
+        second = pick(rows, rng, lambda row: row["split"] == "test")
+        rows[second]["unit"] = rows[first]["unit"]
+    return "leakage", max(first, second) + 1
+
+
+def other_option_first(root: Path, rng: random.Random) -> Expected:
+    options = {"A": "A scratch.", "B": "A stain.", "C": "A dent.", "D": "Nothing."}
+    right, wrong = rng.sample(sorted(options), 2)
+    answers = [f"{letter}. {options[letter]}" for letter in (wrong, *(one for one in options if one != wrong))]
+    with Rows(root) as rows:
+        index = pick(rows, rng)
+        text = "\n".join(["What is it?", *(f"{letter}. {words}" for letter, words in options.items())])
+        rows[index]["questions"][rng.randrange(5)] |= {
+            "question": text,
+            "verdict": None,
+            "answers": answers,
+            "options": options,
+            "choice": right,
+        }
+    return "choice", index + 1
+
+
 FAULTS: dict[str, Fault] = {
     fault.__name__: fault
     for fault in (
@@ -283,6 +308,6 @@ FAULTS: dict[str, Fault] = {
         *(link_leads_out, faulty_record, torn_line, same_group_twice, same_id_other_content, opposite_verdicts),
         *(image_on_both_sides, group_on_both_sides, saved_again_on_the_other_side, reference_of_another_category),
         *(its_own_reference, verdict_against_the_ranks, placeholder_in_a_text, changed_file, wrong_counts, no_licence),
-        *(one_verdict_only, facts_missing, score_missing),
+        *(one_verdict_only, facts_missing, score_missing, unit_on_both_sides, other_option_first),
     )
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sage_trl.data.authoring import Scene
-from sage_trl.data.authoring.model_prompts import TEMPLATES_PER_KIND
+from sage_trl.data.authoring.model_prompts import TEMPLATES_PER_KIND, caption_request
 from sage_trl.data.authoring.model_replies import check_answers, parse_answers, parse_captions, parse_templates
 from sage_trl.data.authoring.questions import Asked, Template
 from sage_trl.data.dataset import AdPlDirectory, read_ad_pl
@@ -64,6 +64,26 @@ def test_answer_sets_that_contradict_the_ground_truth_are_unreadable() -> None:
         check_answers(parse_answers(opposite), scene, ASKED)
     with pytest.raises(UnreadableError, match="not the 0 questions"):
         check_answers(parse_answers(answer_set()), scene, [])
+
+
+def test_the_ground_truth_in_words() -> None:
+    top = Defect(type="scratch", box=(0.1, 0.0, 0.9, 0.1), share=0.02)
+    stain = Defect(type="stain", box=(0.7, 0.7, 0.9, 0.9))
+    told = {
+        (): "the part has no defect.",
+        (SCRATCH,): "this defect: scratch in the upper left.",
+        (SCRATCH.model_copy(update={"share": 0.01}), top): "this defect: scratch in 2 regions, in the upper left and "
+        "along the top edge, 3.0% of the part.",
+        (
+            SCRATCH,
+            stain,
+            top,
+        ): "these defects: scratch in 2 regions, in the upper left and along the top edge; stain in the lower right.",
+    }
+    for defects, said in told.items():
+        scene = Scene("s/1", "s", "plate", "train", "a.png", None, defects)
+        text = caption_request("gpt-4o", scene, []).messages[-1].text
+        assert text.endswith(said), text
 
 
 def test_templates_and_captions_are_checked() -> None:

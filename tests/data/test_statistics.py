@@ -55,6 +55,17 @@ def test_counts_and_lengths():
     assert lengths.histogram == {1: 6, 3: 6}
 
 
+def test_multiple_choice_questions_are_not_open():
+    row = inspection("a1", "1.png", "defect_diagnosis", ["scratch"], [True, None, None])
+    lettered = {"options": {"A": "Rust", "B": "Dirt"}, "choice": "B"}
+    told = {"options": {"A": "Yes", "B": "No"}, "choice": "A"}
+    questions = [
+        question.model_copy(update=more) for question, more in zip(row.questions, (told, lettered, {}), strict=True)
+    ]
+    total = compute_statistics([row.model_copy(update={"questions": tuple(questions)})]).total
+    assert (total.questions, total.yes, total.no, total.choice, total.open) == (3, 1, 0, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("text", "words"), [("Is it so?", 3), ("是，有划痕", 4), ("有a scratch。", 3), ("a - b", 2), ("", 0)]
 )

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from sage_trl.errors import DataError
 from sage_trl.evaluation.evidence import EvidenceFinder
+from sage_trl.evaluation.evidence_rows import Evidence, FactEvidence, PatchEvidence, strongest
 from sage_trl.models.adapters import add_lora
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.encoding import encode_prompts
@@ -51,6 +53,28 @@ def test_the_most_distinct_patches_lie_where_the_pair_differs(loaded, size):
         assert first.similarity <= second.similarity < 1
 
 
+@pytest.mark.parametrize("reference_in_prompt", [False, True])
+@pytest.mark.parametrize("size", [(96, 40), (30, 96), (97, 50), (200, 4)])
+def test_padding_is_never_selected(loaded, size, reference_in_prompt):
+    # All patches that can be compared are selected, so that one of nothing but padding could not hide.
+    loaded[0].config.num_selected_patches = 10**6
+    find = EvidenceFinder(*loaded, reference_in_prompt=reference_in_prompt)
+    [found] = find([planted(size, (0.1, 0.1, 0.4, 0.4))])
+    loaded[0].config.num_selected_patches = FUSION["num_selected_patches"]
+    sides = [(x2 - x1, y2 - y1) for x1, y1, x2, y2 in (patch.box for patch in found.patches)]
+    assert found.selected and found.attended == len(sides)
+    assert all(width > 0 and height > 0 for width, height in sides)
+    if reference_in_prompt and hasattr(loaded[1], "num_image_tokens"):
+        # LLaVA-OneVision, four by four patches of a quarter of the longer side: 40, 30 and 50 pixels in the middle of
+        # 96 or 97 show 20, 15 and 24 pixels of the two middle lines, and nothing or one of the outer ones; 4 of 200
+        # show 2 of each.
+        assert len(sides) == 8
+    else:
+        # The whole image but for slivers that LLaVA drops with the padding: of 97 x 50, a line of pixels of 33 in two
+        # by two tiles, or two of 50 in three by three.
+        assert 48 / 50 - 1e-4 < sum(width * height for width, height in sides) < 1 + 1e-4
+
+
 def test_it_is_what_the_forward_fuses(loaded):
     model, processor = loaded
     rows = [planted((96, 40), (0.1, 0.1, 0.4, 0.4)), row(1, reference=False, num_facts=3), row(2, num_facts=1)]
@@ -86,6 +110,7 @@ def test_without_a_reference_all_patches_take_part_line_by_line(loaded):
     assert sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in boxes) == pytest.approx(1, abs=1e-4)
     assert (boxes[0][:2], boxes[-1][2:]) == ((0, 0), (1, 1))
     assert {patch.similarity for patch in found.patches} == {None}
+    assert not found.selected and found.attended == len(boxes)
     assert [patch.box for patch in find([row(1), alone])[1].patches] == boxes
 
 
@@ -115,3 +140,45 @@ def test_an_adapter_shows_its_own_fusion(tiny):
     [moved] = EvidenceFinder(adapted, processor)([row(0)])
     assert moved.patches == before.patches
     assert moved.facts[0].attention != pytest.approx(before.facts[0].attention, abs=1e-4)
+
+
+def unselected(*attention: tuple[float, ...]) -> Evidence:
+    """Patches in one line that nothing has selected, with the attention of facts to them."""
+    count = len(attention[0])
+    boxes = [(place / count, 0.0, (place + 1) / count, 1.0) for place in range(count)]
+    return Evidence(
+        selected=False,
+        attended=count,
+        patches=tuple(PatchEvidence(box=box, similarity=None) for box in boxes),
+        facts=tuple(FactEvidence(text="It shines.", attention=shares) for shares in attention),
+    )
+
+
+def test_of_unselected_patches_those_with_most_attention_are_kept_in_order():
+    # The second fact's 0.5 and the first one's 0.6 and 0.3 are the most of any fact; equals go to the first.
+    whole = unselected((0.05, 0.6, 0.05, 0.3), (0.5, 0.2, 0.15, 0.15))
+    kept = strongest(whole, 2)
+    assert [patch.box[0] for patch in kept.patches] == [0.0, 0.25]
+    assert [fact.attention for fact in kept.facts] == [(0.05, 0.6), (0.5, 0.2)]
+    assert (kept.selected, kept.attended) == (False, 4)
+    assert strongest(whole, 4) == whole
+    assert [patch.box[0] for patch in strongest(unselected((0.25,) * 4), 3).patches] == [0.0, 0.25, 0.5]
+
+
+def test_a_selection_keeps_all_its_patches(loaded):
+    [found] = EvidenceFinder(*loaded)([row(0)])
+    assert found.selected and strongest(found, 1) == found
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"attended": 3}, "4 patches of 3 attended to"),
+        ({"selected": True}, "only if, they are selected"),
+        ({"selected": True, "attended": 5}, "4 patches of 5 attended to"),
+    ],
+)
+def test_evidence_that_contradicts_itself_is_refused(changes, expected):
+    whole = unselected((0.25,) * 4)
+    with pytest.raises(ValidationError, match=expected):
+        Evidence(**{**dict(whole), **changes})

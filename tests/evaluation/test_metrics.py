@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from sage_trl.evaluation.mean_intervals import mean_intervals
 from sage_trl.evaluation.metrics import compute_metrics
 from sage_trl.evaluation.predictions import Prediction, grade, results_key
 
@@ -69,6 +71,23 @@ def test_mean_judge_scores() -> None:
 
     assert metrics.mle_rule is not None
     assert metrics.mle_rule.model_dump() == {"type": 4.5, "location": 3.5, "logic": 2.5, "mean": 3.5}
+
+
+def test_similarity_and_brier_score_have_intervals_over_units() -> None:
+    told = [row.model_copy(update={"yes_probability": 0.25}) for row in PREDICTIONS[:5]] + PREDICTIONS[5:]
+    cosines = [1.0, 0.0, 0.5, 0.5, 0.5, 0.5, 0.5]
+    metrics = compute_metrics(told, sbert=cosines)
+
+    units = ["a", "a", "b", "b", "b", "c", "c"]
+    assert metrics.sbert == pytest.approx(0.5)
+    assert metrics.intervals["sbert"] == mean_intervals({"_": cosines}, units, (-1, 1), 0)["_"]
+    # The verdicts of the five are yes, no, yes, no, no.
+    errors = [0.75**2, 0.25**2, 0.75**2, 0.25**2, 0.25**2]
+    assert metrics.calibration is not None
+    assert metrics.calibration.brier == pytest.approx(np.mean(errors))
+    assert metrics.intervals["calibration/brier"] == pytest.approx(
+        mean_intervals({"_": errors}, units[:5], (0, 1), 0)["_"]
+    )
 
 
 def test_only_open_questions_have_no_accuracy() -> None:

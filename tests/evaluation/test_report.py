@@ -14,6 +14,7 @@ from sage_trl.evaluation.demo_summary import STAGES, demo_summary, write_demo_su
 from sage_trl.evaluation.predictions import SETTINGS, results_key
 from sage_trl.evaluation.report import (
     FIGURE_COLUMNS,
+    count_notes,
     figure_cells,
     merge_metrics,
     print_table,
@@ -93,6 +94,21 @@ def test_scores_of_a_model_say_how_many_are_lacking(mle: float | None, unscored:
 
     cells = figure_cells({**figures(), "mle": scores, "mle_unscored": unscored})
     assert dict(zip(FIGURE_COLUMNS, cells, strict=True))["MLE"] == cell
+
+
+def test_what_the_table_does_not_tell_of_its_rows_is_noted() -> None:
+    whole = {**figures(), "group_sizes": {"5": 8}, "acc_g_by_size": {"5": 0.25}, "missing": 0, "doubled": 0}
+    lacking = {**whole, "group_sizes": {"3": 4, "5": 8}, "acc_g_by_size": {"3": 0.5, "5": 0.25}}
+
+    assert count_notes({"sfe": {"one_shot": whole, "zero_shot": figures()}}) == []
+    notes = count_notes({"sfe": {"one_shot": {**lacking, "missing": 2, "doubled": 1, "open": 3}}})
+    assert [note.removeprefix("sfe, one_shot: ").partition(":")[0] for note in notes] == [
+        "Acc-G by size of group",
+        "2 questions got no reply",
+        "1 rows repeat a question and were counted once",
+        "3 questions have no true answer and were not graded",
+    ]
+    assert notes[0].endswith("50.0% of 4 with 3 questions, 25.0% of 8 with 5 questions")
 
 
 def test_a_table_is_printed_whole_on_a_narrow_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import runpy
 import shutil
 import signal
 import subprocess
@@ -87,13 +89,16 @@ def test_a_killed_run_ends_with_the_same_file(
     arguments = ("--dataset", parts.root, "--model", talker, "--num-facts", 5, "--batch-size", batch_size, "--quiet")
     whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
     assert finish(*arguments, "--output", whole).returncode == 0
-    killed = subprocess.Popen([sys.executable, "-c", SLOWLY, *map(str, arguments), "--output", str(broken)])
+    command = [*map(str, arguments), "--output", str(broken)]
+    killed = multiprocessing.get_context("fork").Process(target=run_slowly, args=(command,))
+    killed.start()
     deadline = time.monotonic() + 100
     while not (broken.exists() and broken.read_bytes().count(b"\n") >= batch_size):
-        assert killed.poll() is None and time.monotonic() < deadline
+        assert killed.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.kill()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     written = broken.read_bytes()
     assert 0 < len(written) < whole.stat().st_size and whole.read_bytes().startswith(written)
     if batch_size == 2:  # the kill may also come within a line, or between the lines of one batch
@@ -103,15 +108,12 @@ def test_a_killed_run_ends_with_the_same_file(
     assert (tmp_path / "whole.short.jsonl").read_bytes() == (tmp_path / "broken.short.jsonl").read_bytes()
 
 
-# The tool, with a pause before every batch, so that there is a time to kill it.
-SLOWLY = f"""
-import runpy, sys, time
-from sage_trl.facts.backbone import BackboneWriter
-write = BackboneWriter.write
-BackboneWriter.write = lambda self, parts: (time.sleep(0.5), write(self, parts))[1]
-sys.argv[0] = {str(REPOSITORY / "tools" / "generate_facts.py")!r}
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+def run_slowly(arguments: list[str]) -> None:
+    """The tool in a fork, with a pause before every batch, so that there is a time to kill it."""
+    write = BackboneWriter.write
+    BackboneWriter.write = lambda self, parts: (time.sleep(0.5), write(self, parts))[1]
+    sys.argv = [str(REPOSITORY / "tools" / "generate_facts.py"), *arguments]
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_the_tool(run_tool_file: Run, capfd: Capture, talker: Path, parts: AdPlDirectory) -> None:

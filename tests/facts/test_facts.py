@@ -49,6 +49,15 @@ def test_one_row_per_image_and_resume(data: AdPlDirectory, tmp_path: Path) -> No
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("content", [b'{"a": 1}', b"notes of mine", b'x\n{"test_image": 3}'])
+def test_a_file_of_another_kind_is_left_as_it_is(content: bytes, data: AdPlDirectory, tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="--output"):
+        generate_facts(data, TemplateBank(), path)
+    assert path.read_bytes() == content
+
+
 def test_facts_of_another_writer_are_not_mixed_in(data: AdPlDirectory, tmp_path: Path) -> None:
     path = tmp_path / "facts.jsonl"
     generate_facts(data, TemplateBank(), path)

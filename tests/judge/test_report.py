@@ -68,7 +68,8 @@ def test_repeats_and_incomplete_answers() -> None:
 
 def test_kappa_with_people_by_hand(tmp_path: Path) -> None:
     lines = ["group_id,question_id,answer_index,type,location,logic"]
-    lines += [f"g,{q},{i},{t},{t},3" for q, i, t in [("q1", 0, 5), ("q1", 1, 4), ("q2", 0, 2), ("q2", 1, 1)]]
+    rated = [("q1", 0, 5), ("q1", 1, 4), ("q2", 0, 2), ("q2", 1, 1), ("no-such", 0, 1)]
+    lines += [f"g,{q},{i},{t},{t},3" for q, i, t in rated]
     (tmp_path / "h.csv").write_text("\n".join(lines), encoding="utf-8")
     scored = [
         answer("q1", 0, (5, 5, 3)),
@@ -77,7 +78,7 @@ def test_kappa_with_people_by_hand(tmp_path: Path) -> None:
         answer("q2", 1, (1, 2, 3)),
     ]
     human = report_figures(scored, [], read_human_scores(tmp_path / "h.csv"))["human"]
-    assert human["answers"] == 4
+    assert (human["rows"], human["answers"]) == (5, 4)
     assert human["type"]["kappa"] == 1.0 and human["type"]["interval"] == [1.0, 1.0]
     # Location: two differences of 1; expected squared difference over the margins {1,2,4,5} x {1,2,4,5} is
     # (2 * (1 + 9 + 16 + 4 + 9 + 1)) / 16 = 5 each, so kappa = 1 - (2 / 4) / 5.
@@ -86,7 +87,13 @@ def test_kappa_with_people_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"), [("g,q1,0,6,1,1", "'type': 6"), ("g,q1,x,1,1,1", "invalid literal"), ("g,q1", "no score row")]
+    ("line", "said"),
+    [
+        ("g,q1,0,6,1,1", "'type': 6"),
+        ("g,q1,x,1,1,1", "invalid literal"),
+        ("g,q1", "no score row"),
+        ("g,q1,0,5,5,5\ng,q1,0,4,4,4", "h.csv:3: a second row for g/q1 answer 0"),
+    ],
 )
 def test_faulty_human_scores(tmp_path: Path, line: str, said: str) -> None:
     path = tmp_path / "h.csv"

@@ -24,7 +24,7 @@ class Served:
         self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}/v1"
 
     def stats(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.url}/stats", timeout=30) as reply:
+        with urllib.request.urlopen(f"{self.url}/stats", timeout=300) as reply:
             return json.load(reply)
 
     def stop(self) -> None:

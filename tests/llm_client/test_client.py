@@ -61,7 +61,7 @@ def test_nothing_else_is_in_the_key(tmp_path: Path) -> None:
 
 def test_the_prompt_bound_counts_every_byte() -> None:
     request = ChatRequest("m", (Message("user", "é" * 100),), 10)
-    assert request.prompt_token_bound() >= 200
+    assert request.prompt_token_bound >= 200
 
 
 def test_money_by_hand() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sage_trl.judge.prompts import SCHEMA, SYSTEM, parse_judgement
 from sage_trl.llm_client.client import ChatClient
 from sage_trl.llm_client.cost import Prices
 from sage_trl.llm_client.ledger import Ledger
@@ -23,14 +23,16 @@ Serve = Callable[..., Served]
 
 
 def requests(count: int) -> list[ChatRequest]:
-    system = Message("system", "Grade the answer. " * 150)
-    return [ChatRequest("m", (system, Message("user", f"Answer {number}")), 60) for number in range(count)]
+    """As long as judgements, and with their schema."""
+    system = Message("system", SYSTEM)
+    texts = (f"{'Part, question, ground truth and answer. ' * 20}{number}" for number in range(count))
+    return [ChatRequest("m", (system, Message("user", text)), 400, schema=SCHEMA) for text in texts]
 
 
 def run(cache: Path, server: Served, asked: list[ChatRequest], **settings: Any) -> RunResult:
     given = RunSettings(base_url=server.url, parser="p1", prices=Prices(2.5, 10.0), quiet=True, **settings)
     with Ledger(cache) as ledger:
-        return run_requests(asked, json.loads, given, ledger)
+        return run_requests(asked, parse_judgement, given, ledger)
 
 
 def measured(tmp_path: Path, serve: Serve, count: int, latency: float, concurrency: int) -> tuple[float, float]:
@@ -75,7 +77,7 @@ def test_rate_at_64_places(tmp_path: Path, serve: Serve) -> None:
     """The best of three, for others use the machine too and can only slow it down."""
     runs = [measured(tmp_path / str(number), serve, 3000, latency=0.2, concurrency=64) for number in range(3)]
     share, milliseconds = max(share for share, _ in runs), min(cpu for _, cpu in runs)
-    sdk = bare(serve("--latency", "0.2"), 3000, 64)
+    sdk = bare(serve("--latency", "0.2"), 1500, 64)
     print(f"the SDK alone: {sdk:.2f} ms of CPU each, so ours: {milliseconds - sdk:.2f} ms")
     assert share > 0.85
     assert milliseconds - sdk < 2

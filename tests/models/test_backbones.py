@@ -129,13 +129,15 @@ def test_with_a_reference_in_the_prompt_the_test_image_is_the_last(loaded):
     batch = encode_prompts(processor, rows, reference_in_prompt=True)
     inner = model.model
     features = inner._encode_images(batch).pooler_output
-    extra = {name: batch[name] for name in ("test_num_tiles",) if name in batch}
+    extra = {name: batch[name] for name in ("test_num_tiles", *inner.test_image_inputs) if name in batch}
     patches = inner.split_test_images(batch["input_ids"], features, **extra)
     # A second encoding of the test images alone; LLaVA-OneVision cuts only an image that is alone into tiles.
     is_whole = "batch_num_images" in batch
     for index, one in enumerate(rows):
         if index == 0 and is_whole:
-            assert len(patches[0]) == processor.num_image_tokens
+            # 64 x 32 in the middle of four lines of 16 pixels: the second and the third line.
+            _, packed, _ = features
+            assert torch.equal(patches[0], packed[4:12])
             continue
         images = encode_images(processor, one["images"])
         companions = {"num_tiles": images["num_tiles"]} if "num_tiles" in images else {}

@@ -28,6 +28,19 @@ def test_an_operation_in_place_gives_its_argument_back():
     assert total_bytes([tensor, tensor + 1]) == 32
 
 
+def test_a_repeated_operation_gives_new_memory_and_the_type_of_its_arguments():
+    first, second = shape(2, 3) + 1, shape(2, 3) + 1
+    assert total_bytes([first, second]) == 2 * 24
+    whole = shape(2, dtype=torch.long)
+    assert [(whole + one).dtype for one in (1, 1.0, 1, 1.0)] == [torch.long, torch.float32] * 2
+    assert (shape(3, 2).t() * 2).stride() == (1, 2)
+    for _ in range(2):
+        values, indices = shape(4, 5).max(dim=1)
+        assert (values.dtype, indices.dtype, indices.shape) == (torch.float32, torch.long, (4,))
+        halves = shape(4, 6).split(3, dim=1)
+        assert total_bytes(halves) == 4 * 24
+
+
 def test_values_are_taken_at_their_largest():
     tensor = shape(2, 3)
     assert tensor[torch.tensor([[True, False, True], [False, False, True]])].shape == (3,)

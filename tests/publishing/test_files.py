@@ -49,6 +49,7 @@ def test_an_index_cannot_name_other_files(sharded, shard):
     [
         *("training_args.bin", "optimizer.pt", "optimizer.safetensors", "scheduler.pt", "rng_state.pth"),
         *("trainer_state.json", "all_results.json", "events.out.tfevents.1", "train.log", ".env", "README.md"),
+        *("sage_manifest.json", "recipe.yaml", "environment.json", "metrics.jsonl"),
         *("pytorch_model.bin", "global_step1", "predictions.jsonl", "metrics.json", "MODEL.SAFETENSORS"),
     ],
 )

@@ -129,6 +129,8 @@ def evidence(model: str, group: str) -> dict[str, Any]:
     return {
         **place,
         "key": "0" * 64,
+        "selected": True,
+        "attended": len(boxes),
         "patches": [{"box": box, "similarity": similarity} for box, similarity in boxes],
         "facts": [{"text": text, "attention": attention} for text, attention in facts],
     }

@@ -68,7 +68,9 @@ class Report:
         events = [json.loads(entry["message"])["message"] for entry in self.chrome.get_log("performance")]
         asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
         # A new window's own page is made of chrome: addresses.
-        assert {url for url in asked if not url.startswith(("data:", "chrome:"))} == {self.path.as_uri()}
+        assert {url for url in asked if not url.startswith(("data:", "chrome:", "chrome-untrusted:"))} == {
+            self.path.as_uri()
+        }
 
 
 PICTURES = "[...document.querySelectorAll('#case img, #list img')]"

@@ -105,16 +105,15 @@ def test_a_later_reply_counts(demo, tmp_path):
     assert written(tmp_path, evaluation).groups()[0]["questions"][0]["replies"][0]["text"] == "Yes, anew."
 
 
-def test_of_thousands_of_patches_the_most_attended_are_kept(demo, tmp_path):
+def test_without_a_reference_the_page_knows_that_nothing_was_selected(demo, tmp_path):
     evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
-    share = [0.0001] * 900 + [0.91] + [0.0] * 99
-    patches = [{"box": [0.0, 0.0, 0.1, 0.1], "similarity": None}] * 1000
-    row = evidence("alpha", "g0") | {"patches": patches, "facts": [{"text": "It shines.", "attention": share}]}
-    write_jsonl(evaluation / "evidence.jsonl", [row])
+    patches = [{"box": [0.0, 0.0, 0.1, 0.1], "similarity": None}]
+    row = evidence("alpha", "g0") | {"selected": False, "attended": 1000, "patches": patches}
+    write_jsonl(evaluation / "evidence.jsonl", [row | {"facts": [{"text": "It shines.", "attention": [0.91]}]}])
 
     [found] = written(tmp_path, evaluation).groups()[0]["evidence"]
-    assert found["all"] == 1000 and len(found["patches"]) == 64
-    assert found["facts"][0]["attention"] == [0.0001] * 63 + [0.91]
+    assert (found["selected"], found["attended"], found["patches"]) == (False, 1000, patches)
+    assert found["facts"] == [{"text": "It shines.", "attention": [0.91]}]
 
 
 def test_an_ablation_gives_rows_and_sweeps(tmp_path):
@@ -154,6 +153,8 @@ def damaged(demo: Path, tmp_path: Path, name: str, content: str) -> Path:
         ("evidence.jsonl", "{\n", "evidence.jsonl:1: not JSON"),
         ("evaluation.json", '{"version": 2}', "evaluation.json"),
         ("trainer_state.json", '{"log_history": 3}', "field 'log_history'"),
+        ("metrics.jsonl", '{"step": 1}\n{"loss": 1}\n', "metrics.jsonl:2"),
+        ("metrics.jsonl", '{"st\n{"step": 1}\n', "metrics.jsonl:1: not JSON"),
         ("table.json", '{"title": "a"}', "table.json"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 
 from sage_trl.errors import DataError, LockedError
 from sage_trl.steps.log import StepLog, sources_key
-from sage_trl.steps.runner import Step, StepRunner
+from sage_trl.steps.runner import Step, StepRunner, available_cores
 from sage_trl.storage import read_json
 from tests.conftest import REPOSITORY
 
@@ -50,8 +50,8 @@ def second(tmp_path: Path, **fields: object) -> Step:
     return Step("second", ("fake.py", str(tmp_path / "other"), "second"), **fields)  # type: ignore[arg-type]
 
 
-def run(tmp_path: Path, *steps: Step, key: str = "", replaces: bool = True) -> int:
-    with StepRunner(tmp_path, tmp_path / "tools", key=key, replaces=replaces) as runner:
+def run(tmp_path: Path, *steps: Step, key: str = "", replaces: bool = True, jobs: int = 1) -> int:
+    with StepRunner(tmp_path, tmp_path / "tools", key=key, replaces=replaces, jobs=jobs) as runner:
         return runner.run(steps)
 
 
@@ -170,6 +170,82 @@ def test_a_step_that_outlives_its_killed_run_is_not_started_a_second_time(tmp_pa
 
     assert calls(made) == ["first sleep"]
     assert StepLog(tmp_path / "steps.json").is_known("first")
+
+
+# Ends once as many steps as it was told of have begun, so it never does when steps run one after the other.
+MEETING_TOOL = """
+import os, pathlib, sys, time
+name, here, expected = sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])
+(here / f"{name}.began").write_text(os.environ.get("OMP_NUM_THREADS", ""))
+deadline = time.monotonic() + 30
+while len(list(here.glob("*.began"))) < expected and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(f"{name} saw {len(list(here.glob('*.began')))}", flush=True)
+"""
+
+
+def meeting(tmp_path: Path, name: str, expected: int, **fields: object) -> Step:
+    (tmp_path / "tools" / "meet.py").write_text(MEETING_TOOL)
+    return Step(name, ("meet.py", name, str(tmp_path), str(expected)), **fields)  # type: ignore[arg-type]
+
+
+def test_steps_that_do_not_need_each_other_run_at_once_and_share_the_cores(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    left, right = meeting(tmp_path, "left", 2, needs=()), meeting(tmp_path, "right", 2, needs=())
+
+    assert run(tmp_path, left, right, jobs=2) == 0
+
+    shown = capfd.readouterr().out.splitlines()
+    assert {"[left] left saw 2", "[right] right saw 2"} <= set(shown)
+    threads = str(max(1, available_cores() // 2))
+    assert [(tmp_path / f"{name}.began").read_text() for name in ("left", "right")] == [threads, threads]
+
+
+def test_a_step_waits_for_those_it_needs_and_for_a_free_place(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    steps = [
+        meeting(tmp_path, "base", 1),
+        meeting(tmp_path, "left", 3, needs=("base",)),
+        meeting(tmp_path, "right", 3, needs=("base",)),
+        meeting(tmp_path, "other", 4, needs=()),
+        meeting(tmp_path, "last", 5),
+    ]
+
+    assert run(tmp_path, *steps, jobs=2) == 0
+
+    # `other` has the second place from the start and keeps it until a fourth has begun.
+    shown = [line for line in capfd.readouterr().out.splitlines() if " saw " in line]
+    assert shown[-1] == "[last] last saw 5"
+    assert shown[0].startswith("[base] base saw")
+    assert len(shown) == 5
+
+
+def test_the_failure_of_a_step_stops_the_others_which_go_on_another_time(tmp_path: Path) -> None:
+    (tmp_path / "code").write_text("7")
+    sleeping = Step("sleeping", ("fake.py", str(tmp_path / "other"), "sleep"), needs=(), resume=("--resume",))
+
+    assert run(tmp_path, sleeping, first(tmp_path, needs=()), jobs=2) == 7
+
+    log = StepLog(tmp_path / "steps.json")
+    assert log.is_known("sleeping")
+    assert {name: entry["seconds"] for name, entry in read_json(tmp_path / "steps.json")["steps"].items()} == {
+        "sleeping": None,
+        "first": None,
+    }
+
+
+def test_errors_of_steps_are_shown_though_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tools" / "loud.py").write_text("import sys; print('the reason', file=sys.stderr); sys.exit(2)")
+    step = Step("loud", ("loud.py",))
+    with StepRunner(tmp_path, tmp_path / "tools", key="", replaces=True, quiet=True, jobs=2) as runner:
+        assert runner.run([step]) == 2
+
+    shown = capfd.readouterr()
+    assert "the reason" in shown.err
+    assert shown.out == ""
 
 
 def test_step_log_remembers(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sage_trl.models.tiny import TinySize, build_tiny_internvl
 from tests.evaluation.small_ad_pl import write_small_ad_pl
+from tests.tools.training import run
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -46,3 +48,30 @@ def run_tool_file(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int
 
     yield run
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small synthetic dataset with facts and scores, built by the tools."""
+    directory = tmp_path_factory.mktemp("data") / "ad_pl"
+    groups = ("train=8", "validation=3", "test=3", "unseen=0")
+    for arguments in (
+        ("build_dataset.py", "--source", "synthetic", "--output", directory, "--seed", 0, "--groups", *groups),
+        ("generate_facts.py", "--dataset", directory, "--model", "template"),
+        ("score_mle.py", "--dataset", directory, "--judge", "rule"),
+    ):
+        result = run(*arguments)
+        assert result.returncode == 0, result.stderr
+    return directory
+
+
+@pytest.fixture
+def run_here(run_tool_file, capfd):
+    """As `run`, in this process: starting one takes longer than what most tests look at."""
+
+    def here(tool: str, *arguments: object) -> SimpleNamespace:
+        capfd.readouterr()
+        code = run_tool_file(tool, *arguments)
+        return SimpleNamespace(returncode=code, stderr=capfd.readouterr().err)
+
+    return here

@@ -129,6 +129,7 @@ def test_evidence_is_written_once_for_each_group(run_tool_file: RunTool, argumen
         assert [len(fact["attention"]) for fact in row["facts"]] == [4, 4]
         similarity = [patch["similarity"] for patch in row["patches"]]
         assert similarity == ([None] * 4 if row["group_id"] == "g3" else sorted(similarity))
+        assert (row["selected"], row["attended"]) == (row["group_id"] != "g3", 4)
 
     # A kill in the last line: that group alone is done again, and no reply is generated again.
     whole = evidence.read_bytes()

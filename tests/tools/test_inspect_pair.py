@@ -89,7 +89,11 @@ def test_without_a_reference_all_patches_are_shown(
     found = json.loads(capsys.readouterr().out)
     assert [fact["text"] for fact in found["facts"]] == [FACT]
     assert [patch["similarity"] for patch in found["patches"]] == [None] * 64
+    assert (found["selected"], found["attended"]) == (False, 64)
     assert (tmp_path / "new" / "overlay.png").is_file()
+
+    assert run_tool_file("inspect_pair.py", *arguments, "--facts", FACT) == 0
+    assert "no patch is selected: the facts attend to all 64." in " ".join(capsys.readouterr().out.split())
 
 
 def test_facts_of_a_dataset_are_found_by_the_image(

@@ -7,78 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from sage_trl.errors import RecipeError
-from sage_trl.training import find_checkpoint
-from tests.conftest import REPOSITORY
-from tests.warm import run_warm
-
-TINY = {"image_size": 32, "vision_width": 16, "vision_layers": 1, "vision_heads": 2, "text_width": 32, "text_layers": 1}
-SETTINGS = {
-    "learning_rate": 1e-3,
-    "per_device_train_batch_size": 4,
-    "max_steps": 6,
-    "bf16": False,
-    "use_cpu": True,
-    "gradient_checkpointing": False,
-    "logging_steps": 1,
-    "save_strategy": "steps",
-    "save_steps": 2,
-    "report_to": "none",
-    "disable_tqdm": True,
-    "seed": 3,
-}
-
-
-def command(tool: str, *arguments: object) -> list[str]:
-    return [sys.executable, str(REPOSITORY / "tools" / tool), *map(str, arguments)]
-
-
-def run(tool: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return run_warm(command(tool, *arguments))
-
-
-@pytest.fixture
-def run_here(run_tool_file, capfd):
-    """As `run`, in this process: starting one takes longer than what most tests look at."""
-
-    def here(tool: str, *arguments: object) -> SimpleNamespace:
-        capfd.readouterr()
-        code = run_tool_file(tool, *arguments)
-        return SimpleNamespace(returncode=code, stderr=capfd.readouterr().err)
-
-    return here
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> Path:
-    """A small synthetic dataset with facts and scores, built by the tools."""
-    directory = tmp_path_factory.mktemp("data") / "ad_pl"
-    groups = ("train=8", "validation=3", "test=3", "unseen=0")
-    for arguments in (
-        ("build_dataset.py", "--source", "synthetic", "--output", directory, "--seed", 0, "--groups", *groups),
-        ("generate_facts.py", "--dataset", directory, "--model", "template"),
-        ("score_mle.py", "--dataset", directory, "--judge", "rule"),
-    ):
-        result = run(*arguments)
-        assert result.returncode == 0, result.stderr
-    return directory
-
-
-def write_recipe(path: Path, dataset: Path, output: Path, /, **values: object) -> Path:
-    recipe = {"stage": "sfe", "model": "tiny", "tiny": TINY, "dataset": str(dataset), "output_dir": str(output)}
-    path.write_text(yaml.safe_dump({**recipe, **SETTINGS, **values}))
-    return path
-
-
-def losses(output: Path) -> list[float]:
-    history = json.loads((output / "trainer_state.json").read_text())["log_history"]
-    return [entry["loss"] for entry in history if "loss" in entry]
+from tests.tools.training import TINY, command, losses, run, write_recipe
 
 
 @pytest.mark.slow
@@ -141,7 +74,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_losses(dataset, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_saves_the_step_and_goes_on(dataset, tmp_path, number, code):
     # So many steps that the signal arrives long before the last one.
     recipe = write_recipe(tmp_path / "recipe.yaml", dataset, tmp_path / "run", max_steps=2000, save_steps=2000)
@@ -157,35 +90,14 @@ def test_a_stopped_run_saves_the_step_and_goes_on(dataset, tmp_path, number, cod
     [checkpoint] = (tmp_path / "run").glob("checkpoint-*")
     step = int(checkpoint.name.rpartition("-")[2])
     resumed = run("train.py", recipe, "--resume", "--max_steps", step + 1, "--quiet")
-    assert (resumed.returncode, resumed.stdout, resumed.stderr) == (0, "", "")
+    assert resumed.returncode == 2
+    assert f"max_steps: 2000, now {step + 1}" in resumed.stderr and "--resume_anyway" in resumed.stderr
+    resumed = run("train.py", recipe, "--resume", "--resume_anyway", "--max_steps", step + 1, "--quiet")
+    assert (resumed.returncode, resumed.stdout) == (0, ""), resumed.stderr
+    assert resumed.stderr.splitlines() == [
+        f"WARNING: resuming a run that differs: recipe key max_steps: 2000, now {step + 1}"
+    ]
     assert len(losses(tmp_path / "run")) == step + 1
-
-
-@pytest.mark.parametrize(
-    ("files", "said"),
-    [
-        (["model.safetensors"], "no checkpoint to go on from"),
-        (["checkpoint-4/trainer_state.json"], "checkpoint-4: holds no weights"),
-    ],
-)
-def test_resume_never_overwrites_what_it_cannot_go_on_from(tmp_path, files, said):
-    for name in files:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("{}")
-    with pytest.raises(RecipeError, match=said):
-        find_checkpoint(tmp_path, resume=True)
-
-
-def test_the_newest_whole_checkpoint_is_found(tmp_path):
-    assert find_checkpoint(tmp_path, resume=True) is None
-    for step in (2, 10, 30):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        # Sharded, as a large model is saved.
-        (tmp_path / f"checkpoint-{step}" / "model-00001-of-00002.safetensors").touch()
-        if step < 30:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
-    (tmp_path / "checkpoint-best").mkdir()
-    assert find_checkpoint(tmp_path, resume=True) == tmp_path / "checkpoint-10"
 
 
 @pytest.mark.parametrize(

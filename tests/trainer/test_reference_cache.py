@@ -3,10 +3,12 @@
 import copy
 import json
 import logging
+import shutil
 
 import pytest
 import torch
 from datasets import Dataset
+from transformers import TrainerCallback
 
 from sage_trl.errors import DataError, LockedError
 from sage_trl.models.adapters import add_lora
@@ -194,3 +196,34 @@ def test_the_reference_s_hash_knows_its_weights_and_not_the_policy(tmp_path):
     with torch.no_grad():
         next(p for p in adapted.parameters() if p.requires_grad).add_(1)
     assert reference_sha256(adapted) == before
+
+
+def test_a_cache_that_is_lost_or_cut_short_costs_reading_and_changes_no_loss(tmp_path):
+    policy, _, processor = load("internvl", tmp_path / "model")
+    rows = [row for number in range(4) for row in group(number, 1)]
+    options = {"max_steps": 3, "learning_rate": 1e-2, "logging_steps": 1, "lr_scheduler_type": "constant"}
+    cache = tmp_path / "cache"
+
+    def losses(*spoilers):
+        trainer = make_trainer(
+            copy.deepcopy(policy), None, processor, tmp_path, rows, reference_cache=str(cache), **options
+        )
+        for spoiler in spoilers:
+            trainer.add_callback(spoiler)
+        trainer.train()
+        trainer.reference_cache.close()
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+    class LostInMidRun(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                shutil.rmtree(cache)
+
+    expected = losses()
+    everything = stored(cache)
+    assert losses(LostInMidRun()) == expected and not cache.exists()
+    assert losses() == expected and len(stored(cache)) == len(everything)
+    [path] = cache.glob("*/process-0.jsonl")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert losses() == expected
+    assert {row["key"] for row in stored(cache)} == {row["key"] for row in everything}

@@ -9,7 +9,7 @@ from sage_trl.data.authoring.questions import Asked, Probe
 from sage_trl.data.authoring.scenes import Scene
 from sage_trl.lexicon import places_in_words
 from sage_trl.llm_client.request import ChatRequest, ImageFile, Message
-from sage_trl.records import Level
+from sage_trl.records import Defect, Level
 
 VERSION = "1"
 CAPTION_TOKENS, TEMPLATE_TOKENS, ANSWER_TOKENS = 600, 1500, 3000
@@ -149,8 +149,16 @@ def _about(scene: Scene, images: Sequence[ImageFile]) -> str:
 def _ground_truth(scene: Scene) -> str:
     if not scene.defects:
         return "the part has no defect."
-    found = []
+    regions: dict[str, list[Defect]] = {}
     for defect in scene.defects:
-        size = "" if defect.share is None else f", {defect.share:.1%} of the part"
-        found.append(f"{defect.type} {places_in_words([defect.box])}{size}")
+        regions.setdefault(defect.type, []).append(defect)
+    found = [_in_words(kind, own) for kind, own in regions.items()]
     return f"the part has {'these defects' if len(found) > 1 else 'this defect'}: {'; '.join(found)}."
+
+
+def _in_words(kind: str, regions: Sequence[Defect]) -> str:
+    """Type, places and size: "scratch in 2 regions, in the upper left and along the top edge, 3.0% of the part"."""
+    several = f" in {len(regions)} regions," if len(regions) > 1 else ""
+    shares = [region.share for region in regions if region.share is not None]
+    size = f", {sum(shares):.1%} of the part" if len(shares) == len(regions) else ""
+    return f"{kind}{several} {places_in_words(region.box for region in regions)}{size}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 
 from sage_trl.data.authoring.claims import EVERYWHERE, Claim
 from sage_trl.lexicon import GOOD_PART, DefectTerms, article, place_phrase, terms_for
@@ -39,14 +40,14 @@ _TAILS = (
     "at close range",
 )
 _FILLERS = ("", *(f", {head} {tail}".rstrip() for head in _HEADS for tail in _TAILS))
-_FILLER_LENGTHS = tuple((len(filler.strip(", ").split()), len(filler)) for filler in _FILLERS)
 DRAWS = 24
 # Short answers are cheaper to train on: lengths up to this many words above the shortest common one are drawn.
 SPARE_WORDS = 2
 # Characters by which answers of one question may differ; if no length is common to all, the next is tried.
 LETTER_STEPS = (2, 4, 8, 16, 1000)
 
-Wordings = dict[str, tuple[int, int]]
+Length = tuple[int, int]
+"""Words, and characters divided by the step."""
 
 
 def write_answers(claims: Sequence[Claim], part: str, level: Level, rng: random.Random) -> tuple[str, ...]:
@@ -54,32 +55,37 @@ def write_answers(claims: Sequence[Claim], part: str, level: Level, rng: random.
 
     Of the lengths that every claim can be worded in, one is drawn: so a length says nothing about a rank.
     """
-    wordings = [_wordings(claim, part, level, rng) for claim in claims]
+    cores = [_cores(claim, part, level, rng) for claim in claims]
     for step in LETTER_STEPS:
-        by_length = [_by_length(texts, step) for texts in wordings]
-        common = sorted(set.intersection(*(set(texts) for texts in by_length)))
+        lengths = [{length for core in own for length in _fillers_by_length(*_size(core), step)} for own in cores]
+        common = sorted(set.intersection(*lengths))
         if common:
             break
     else:
-        return tuple(rng.choice(list(texts)) + "." for texts in wordings)
+        return tuple(rng.choice([core + filler for core in own for filler in _FILLERS]) + "." for own in cores)
     length = rng.choice([length for length in common if length[0] <= common[0][0] + SPARE_WORDS])
-    return tuple(rng.choice(texts[length]) + "." for texts in by_length)
+    return tuple(rng.choice(_of_length(own, length, step)) + "." for own in cores)
 
 
-def _by_length(wordings: Wordings, step: int) -> dict[tuple[int, int], list[str]]:
-    found: dict[tuple[int, int], list[str]] = {}
-    for text, (words, letters) in wordings.items():
-        found.setdefault((words, letters // step), []).append(text)
-    return found
+def _cores(claim: Claim, part: str, level: Level, rng: random.Random) -> list[str]:
+    """Some ways to word a claim, without filler."""
+    return list(dict.fromkeys(_core(claim, part, level, rng) for _ in range(DRAWS)))
 
 
-def _wordings(claim: Claim, part: str, level: Level, rng: random.Random) -> Wordings:
-    """Some ways to word a claim, with their numbers of words and characters."""
-    found: Wordings = {}
-    for core in {_core(claim, part, level, rng): None for _ in range(DRAWS)}:
-        core_words, core_letters = len(core.split()), len(core)
-        for filler, (words, letters) in zip(_FILLERS, _FILLER_LENGTHS, strict=True):
-            found[core + filler] = (core_words + words, core_letters + letters)
+def _of_length(cores: Sequence[str], length: Length, step: int) -> list[str]:
+    return [core + filler for core in cores for filler in _fillers_by_length(*_size(core), step).get(length, ())]
+
+
+def _size(text: str) -> tuple[int, int]:
+    return len(text.split()), len(text)
+
+
+@lru_cache(maxsize=4096)
+def _fillers_by_length(words: int, letters: int, step: int) -> dict[Length, list[str]]:
+    """Fillers by the length that they give a core of so many words and characters; few sizes of cores occur."""
+    found: dict[Length, list[str]] = {}
+    for filler in _FILLERS:
+        found.setdefault((words + len(filler.strip(", ").split()), (letters + len(filler)) // step), []).append(filler)
     return found
 
 

@@ -111,6 +111,20 @@ def _earlier(
     return next((one for split, one in others.items() if split != group.split and one.line < group.line), None)
 
 
+def divided_units(groups: Sequence[GroupNote], path: Path) -> Iterator[Finding]:
+    """Physical objects on two sides of a split, each told once for a split."""
+    first: dict[tuple[str | None, str], dict[str | None, GroupNote]] = {}
+    for group in groups:
+        if group.unit is None:
+            continue
+        by_split = first.setdefault((group.dataset, group.unit), {})
+        if by_split and group.split not in by_split:
+            known = next(iter(by_split.values()))
+            problem = f"this physical unit is in split {known.split!r} on line {known.line} and in {group.split!r} here"
+            yield error("leakage", path, problem, _SPLIT_REMEDY, line=group.line, field="unit", value=group.unit)
+        by_split.setdefault(group.split, group)
+
+
 def foreign_references(groups: Sequence[GroupNote], pictures: Mapping[str, Picture], path: Path) -> Iterator[Finding]:
     """References that are known as pictures of another category."""
     tested: dict[str, str] = {}

@@ -59,6 +59,7 @@ class GroupNote:
     category: str | None
     split: str | None
     level: str | None
+    unit: str | None
     images: dict[str, str]
     is_defective: bool
     questions: tuple[QuestionNote, ...]
@@ -114,6 +115,7 @@ def _note(value: dict[str, Any], row: Inspection | None, line: int) -> GroupNote
         category=text("category"),
         split=text("split"),
         level=text("level"),
+        unit=text("unit"),
         images=dict(_sound_paths(value)),
         is_defective=bool(value.get("defects")),
         questions=() if row is None else tuple(_question_notes(row)),

@@ -26,7 +26,7 @@ from pydantic import Field, StringConstraints, field_validator
 
 from sage_trl.data.faults import FaultList
 from sage_trl.data.sources.asked_parts import LEVEL_OF_PAIR_TYPE, Group, asked_parts, note_repeated
-from sage_trl.data.sources.base import Language, Part, SourceOptions, root_of
+from sage_trl.data.sources.base import ASKED_OPTIONS, Language, Part, SourceOptions, root_of
 from sage_trl.data.sources.json_entries import Entry, image_of, read_entries
 from sage_trl.data.sources.photos import photo_by_folders
 from sage_trl.lexicon import read_verdict
@@ -78,6 +78,7 @@ class AdPlSource:
 
     name = "ad_pl"
     licence = "as of MVTec AD, VisA and MPDD (CC BY-NC-SA 4.0, CC BY 4.0, CC BY-NC-SA 4.0)"
+    uses = ASKED_OPTIONS | {"language"}
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:
         root = root_of(options, self.name)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from sage_trl.data.faults import FaultList
 from sage_trl.data.images import open_image
+from sage_trl.data.pairing import Pairing
 from sage_trl.data.sources.base import Part, SourceOptions
 from sage_trl.data.sources.division import connected_units, split_units, splits_of
 from sage_trl.data.sources.photos import Photo, inspect_photo
+from sage_trl.errors import DataError
 from sage_trl.records import Defect, Level, Question
 
 LEVEL_OF_PAIR_TYPE: dict[str, Level] = {
@@ -44,13 +46,29 @@ class Group:
 
 
 def asked_parts(
-    groups: Sequence[Group], options: SourceOptions, faults: FaultList, shares: Mapping[str, float], root: Path
+    groups: Sequence[Group],
+    options: SourceOptions,
+    faults: FaultList,
+    shares: Mapping[str, float],
+    root: Path,
+    pairings: Sequence[Pairing] = ("given", "none"),
 ) -> Iterator[Part]:
     """A part for each group, split by split; groups that share an image, test or reference, are in one split.
 
+    Args:
+        groups: what a reader found.
+        options: shares of the splits, pairing, cap per split, seed.
+        faults: what the reader found at fault; the images' own faults are added.
+        shares: the source's default for `options.split_shares`.
+        root: of the source.
+        pairings: what the source can do.
+
     Raises:
-        DataError: every fault of the root, or a split that is not there.
+        DataError: every fault of the root, or a split or pairing that is not there.
     """
+    if options.pairing not in (None, *pairings):
+        remedy = f"use one of {', '.join(pairings)}: the source names its references"
+        raise DataError(f"pairing {options.pairing!r} is none of this source\n  remedy: {remedy}")
     defects = _check_images(groups, faults)
     faults.raise_all(root)
     placed = _with_splits(groups, options.split_shares or shares, options.seed)

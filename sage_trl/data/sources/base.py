@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from sage_trl.records import Defect, Level, Question
 
 Language = Literal["en", "zh"]
 Views = Literal["whole", "each"]
+# It stands in paths, and names a split on the hub.
+_SPLIT_NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Part:
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Choices of whoever builds a dataset; a source ignores what it has no use for.
+    """Choices of whoever builds a dataset; `refuse_unused` refuses what a source has no use for.
 
     Attributes:
         root: folder with the source's files, None for a source that generates its pictures; for `datasets`, the name
@@ -67,6 +70,7 @@ class SourceOptions:
         language: language of the questions, where a source has them in English and Chinese.
         views: montages as they are, or each view by itself.
         columns: for `datasets`: our name of a column -> the dataset's.
+        config: for `datasets`: which configuration, None where there is one.
     """
 
     root: Path | None = None
@@ -83,6 +87,7 @@ class SourceOptions:
     language: Language = "en"
     views: Views = "whole"
     columns: Mapping[str, str] = field(default_factory=dict)
+    config: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that no source can work with.
@@ -95,17 +100,33 @@ class SourceOptions:
             raise DataError(f"defective share {self.defective_share} is out of range\n  remedy: {remedy}")
         if self.crops_per_defect < 1:
             raise DataError(f"crops per defect {self.crops_per_defect} is out of range\n  remedy: use 1 or more")
+        if self.image_size is not None and self.image_size < 1:
+            raise DataError(f"image size {self.image_size} is out of range\n  remedy: use 1 or more")
         shares = self.split_shares
-        if shares is not None and (abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) <= 0):
+        # Said so that a share that is no number is refused too.
+        if shares is not None and not (abs(sum(shares.values()) - 1) <= 1e-6 and min(shares.values()) > 0):
             remedy = "use shares above 0 that add up to 1, such as train=0.8 test=0.2"
             raise DataError(f"split shares {dict(shares)} do not add up to 1\n  remedy: {remedy}")
+        odd = [name for name in shares or () if not _SPLIT_NAME.fullmatch(name)]
+        if odd:
+            raise DataError(f"split {odd[0]!r} is no name\n  remedy: use letters, digits, underscores and dots")
+        for option, text in (("category", self.category), ("licence", self.licence)):
+            if text is not None and not (text.strip() and text.isprintable()):
+                raise DataError(f"{option} {text!r} is no name\n  remedy: write words, or leave --{option} out")
 
 
 class Source(Protocol):
-    """A benchmark or generator that parts come from."""
+    """A benchmark or generator that parts come from.
+
+    Attributes:
+        name: what `--source` calls it.
+        licence: of its pictures.
+        uses: names of the options that it reads, beside those that every source does.
+    """
 
     name: str
     licence: str
+    uses: frozenset[str]
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:
         """Yield every part, in an order and with bytes that depend on the options alone.
@@ -114,6 +135,26 @@ class Source(Protocol):
             DataError: the files below `options.root` are missing or faulty; it shows every fault.
         """
         ...
+
+
+PHOTO_OPTIONS = frozenset({"root", "pairing", "split_shares", "defective_share"})
+"""What a source uses whose parts come from `photo_parts`."""
+ASKED_OPTIONS = frozenset({"root", "pairing", "split_shares"})
+"""What a source uses whose parts come from `asked_parts`."""
+_OF_ALL = frozenset({"seed", "groups", "licence"})
+
+
+def refuse_unused(source: Source, options: SourceOptions) -> None:
+    """Refuse options that would silently do nothing.
+
+    Raises:
+        DataError: names the first.
+    """
+    default = SourceOptions()
+    for option in vars(default):
+        if option not in source.uses | _OF_ALL and getattr(options, option) != getattr(default, option):
+            name = f"--{option.replace('_', '-')}"
+            raise DataError(f"{name} means nothing to source {source.name!r}\n  remedy: leave it out")
 
 
 def root_of(options: SourceOptions, source: str) -> Path:

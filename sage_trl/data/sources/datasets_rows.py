@@ -1,12 +1,16 @@
-"""Rows of a Hugging Face dataset, from the hub or from a folder: source `datasets`.
+"""Rows of a Hugging Face dataset, from the hub, a folder or a file: source `datasets`.
 
     --root USER/NAME          a dataset on the hub
-    --root FOLDER             written by `save_to_disk`, or a folder that `load_dataset` reads (Parquet, imagefolder)
+    --root FOLDER             written by `save_to_disk`, or a folder that `load_dataset` reads: Parquet, or an
+                              imagefolder (where `metadata.jsonl` or the folders' names give the labels)
+    --root FILE               Parquet, JSON lines or CSV
 
 One row; only `image` and `label` are needed:
 
     {"image": <image>, "label": "scratch", "mask": <image or null>, "category": "plate"}
 
+`image` and `mask` hold images, or texts that name image files, starting from FOLDER or from the folder of FILE.
+`--config NAME` says which configuration is meant where a dataset has several.
 `label` is a text or a ClassLabel; good, normal, ok and no label (or false, or 0 of a column without class names) mean a
 normal part. A boolean or a bare number above 0 means a defect `anomaly`. `--columns image=photo label=defect` says what
 the columns are called. The splits of the dataset are kept where it has more than one; a single one is divided by our
@@ -24,14 +28,17 @@ import datasets
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
 from sage_trl.data.faults import FaultList
-from sage_trl.data.sources.base import Part, SourceOptions, root_of
+from sage_trl.data.sources.base import PHOTO_OPTIONS, Part, SourceOptions, root_of
 from sage_trl.data.sources.photo_parts import photo_parts
-from sage_trl.data.sources.photos import GOOD_FOLDERS, NORMAL, Photo
+from sage_trl.data.sources.photos import GOOD_FOLDERS, NORMAL, Photo, check_inside
 from sage_trl.errors import DataError
 from sage_trl.lexicon import readable_type
+from sage_trl.records import check_relative_path
 
 COLUMNS = ("image", "label", "mask", "category")
 NEEDED = ("image", "label")
+# Ending of a file -> what `load_dataset` calls those who read it.
+BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 
 
 class DatasetsSource:
@@ -39,6 +46,7 @@ class DatasetsSource:
 
     name = "datasets"
     licence = "not stated: give it with --licence"
+    uses = PHOTO_OPTIONS | {"category", "columns", "config"}
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:
         root = root_of(options, self.name)
@@ -47,7 +55,8 @@ class DatasetsSource:
             remedy = f"use some of {', '.join(COLUMNS)}, such as label=defect"
             raise DataError(f"columns: {unknown[0]!r} is no column of ours\n  remedy: {remedy}")
         faults = FaultList()
-        splits = load_rows(root)
+        splits = load_rows(root, options.config)
+        root = root.parent if root.is_file() else root
         photos = [
             photo
             for split, rows in splits.items()
@@ -56,8 +65,12 @@ class DatasetsSource:
         yield from photo_parts(self.name, photos, options, faults)
 
 
-def load_rows(root: Path) -> dict[str, Dataset]:
+def load_rows(root: Path, config: str | None = None) -> dict[str, Dataset]:
     """Split -> rows, with images left undecoded.
+
+    Args:
+        root: a folder, a file, or the name of a dataset on the hub.
+        config: name of the configuration, where there are several.
 
     Raises:
         DataError: nothing there, or nothing that `datasets` can load.
@@ -65,12 +78,36 @@ def load_rows(root: Path) -> dict[str, Dataset]:
     try:
         if (root / "dataset_dict.json").is_file() or (root / "state.json").is_file():
             loaded = datasets.load_from_disk(str(root))
+        elif root.suffix in BUILDERS and root.is_file():
+            loaded = datasets.load_dataset(BUILDERS[root.suffix], data_files=str(root))
         else:
-            loaded = datasets.load_dataset(str(root))
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        remedy = "give a folder that load_from_disk or load_dataset reads, or the name of a dataset on the hub"
-        raise DataError.at(root, None, f"no dataset that can be loaded: {error}", remedy) from None
-    return dict(loaded) if isinstance(loaded, DatasetDict) else {"all": loaded}
+            loaded = datasets.load_dataset(str(root), config)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        # The cause is what is wrong with a file; the error itself only says that there is one.
+        problem = " ".join(str(error.__cause__ or error).split())
+        raise DataError.at(root, None, f"no dataset that can be loaded: {problem}", _remedy(root, problem)) from None
+    splits = dict(loaded) if isinstance(loaded, DatasetDict) else {"all": loaded}
+    _refuse_ignored_tables(root, splits)
+    return splits
+
+
+def _refuse_ignored_tables(root: Path, splits: Mapping[str, Dataset]) -> None:
+    """Where images are in the majority, `load_dataset` takes them alone, and folders' names for labels."""
+    if any(rows.info.builder_name == "imagefolder" for rows in splits.values()) and root.is_dir():
+        ignored = [path for path in sorted(root.iterdir()) if path.suffix in BUILDERS and path.stem != "metadata"]
+        if ignored:
+            problem = f"holds images and {ignored[0].name}, of which load_dataset reads the images alone"
+            raise DataError.at(root, None, problem, f"give the file that has the rows: --root {ignored[0]}")
+
+
+def _remedy(root: Path, problem: str) -> str:
+    if "Config name" in problem or "BuilderConfig" in problem:
+        return "say which one is meant with --config"
+    if root.exists():
+        return f"give a folder that load_from_disk or load_dataset reads, or a file {', '.join(BUILDERS)}"
+    if datasets.config.HF_HUB_OFFLINE:
+        return "there is no such folder, and HF_HUB_OFFLINE forbids asking the hub: check the path, or unset it"
+    return "there is no such folder: check the path, or the name on the hub; log in (hf auth login) if it is private"
 
 
 def _read_split(
@@ -85,10 +122,12 @@ def _read_split(
     for ours in ("image", "mask"):
         column = columns[ours]
         if column in rows.column_names:
-            if not isinstance(rows.features[column], Image):
-                faults.add(root, None, f"column {column!r} of split {name!r} holds no images", "cast it to Image")
+            if isinstance(rows.features[column], Image):
+                rows = rows.cast_column(column, Image(decode=False))
+            elif getattr(rows.features[column], "dtype", None) not in ("string", "large_string"):
+                problem = f"column {column!r} of split {name!r} holds neither images nor names of image files"
+                faults.add(root, None, problem, f"name another: --columns {ours}=NAME")
                 return
-            rows = rows.cast_column(column, Image(decode=False))
     read_label = _label_reader(rows.features[columns["label"]])
     described = rows.select_columns([columns[c] for c in COLUMNS if columns[c] in rows.column_names and c != "image"])
     for index, row in enumerate(described):
@@ -100,8 +139,8 @@ def _read_split(
             faults.add(root, None, f"{place} field {columns['label']!r}: {error}", remedy)
             continue
         category = str(row.get(columns["category"]) or options.category or "part")
-        read = partial(_image_bytes, rows, index, columns["image"], root / place)
-        mask = partial(_image_bytes, rows, index, columns["mask"], root / place) if row.get(columns["mask"]) else None
+        read = partial(_image_bytes, rows, index, columns["image"], root, place)
+        mask = partial(_image_bytes, rows, index, columns["mask"], root, place) if row.get(columns["mask"]) else None
         if label != NORMAL and mask is None and columns["mask"] in rows.column_names:
             faults.add(root, None, f"{place} field {columns['mask']!r}: {label!r} without a mask", "add the mask")
         yield Photo(
@@ -117,20 +156,35 @@ def _read_split(
         )
 
 
-def _image_bytes(rows: Dataset, index: int, column: str, name: Path) -> bytes:
+def _image_bytes(rows: Dataset, index: int, column: str, root: Path, place: str) -> bytes:
     """Bytes of an image in a row.
 
     Raises:
         DataError: the row has none, or its file is not there.
     """
-    value: Mapping[str, Any] | None = rows[index][column]
-    content = None if value is None else value.get("bytes")
-    path = None if value is None else value.get("path")
+    value: Mapping[str, Any] | str | None = rows[index][column]
+    if isinstance(value, str) and value:
+        return _named_file(value, column, root, place)
+    content = None if not isinstance(value, Mapping) else value.get("bytes")
+    path = None if not isinstance(value, Mapping) else value.get("path")
     if content is None and path and Path(path).is_file():
         content = Path(path).read_bytes()
     if content is None:
-        raise DataError.at(name, None, f"field {column!r}: no image", "add the image, or remove the row")
+        raise DataError.at(root / place, None, f"field {column!r}: no image", "add the image, or remove the row")
     return bytes(content)
+
+
+def _named_file(value: str, column: str, root: Path, place: str) -> bytes:
+    try:
+        path = root / check_relative_path(value)
+    except ValueError as error:
+        problem = f"field {column!r}: {value!r} {error}"
+        raise DataError.at(root / place, None, problem, "write a path below the root") from None
+    check_inside(path, root)
+    if not path.is_file():
+        problem = f"field {column!r}: no image at {path}"
+        raise DataError.at(root / place, None, problem, "restore the image, or remove the row")
+    return path.read_bytes()
 
 
 def _label_reader(feature: Any) -> Callable[[Any], str]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sage_trl.data.faults import FaultList
-from sage_trl.data.sources.base import Part, SourceOptions, root_of
+from sage_trl.data.sources.base import PHOTO_OPTIONS, Part, SourceOptions, root_of
 from sage_trl.data.sources.photo_parts import photo_parts
 from sage_trl.data.sources.photos import GOOD_FOLDERS, NORMAL, Photo, folders, image_files, match_masks, name_of
 from sage_trl.lexicon import readable_type
@@ -29,6 +29,7 @@ class FolderSource:
 
     name = "folder"
     licence = "not stated: give it with --licence"
+    uses = PHOTO_OPTIONS | {"category"}
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:
         faults = FaultList()

@@ -30,7 +30,7 @@ from pydantic import Field, StringConstraints
 from sage_trl.data.faults import FaultList
 from sage_trl.data.images import read_size
 from sage_trl.data.masks import Region
-from sage_trl.data.sources.base import Part, SourceOptions, root_of
+from sage_trl.data.sources.base import PHOTO_OPTIONS, Part, SourceOptions, root_of
 from sage_trl.data.sources.json_entries import Entry, parse_entry
 from sage_trl.data.sources.photo_parts import photo_parts
 from sage_trl.data.sources.photos import NORMAL, Photo, folders, image_files, name_of
@@ -66,6 +66,7 @@ class LabelmeSource:
 
     name = "labelme"
     licence = "not stated: give it with --licence"
+    uses = PHOTO_OPTIONS | {"category"}
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:
         root = root_of(options, self.name)

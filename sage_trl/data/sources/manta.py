@@ -32,7 +32,7 @@ from sage_trl.data.faults import FaultList
 from sage_trl.data.images import open_image
 from sage_trl.data.sources.ad_pl import PairType
 from sage_trl.data.sources.asked_parts import LEVEL_OF_PAIR_TYPE, Group, asked_parts, note_repeated
-from sage_trl.data.sources.base import Language, Part, SourceOptions, root_of
+from sage_trl.data.sources.base import ASKED_OPTIONS, Language, Part, SourceOptions, root_of
 from sage_trl.data.sources.json_entries import Entry, image_of, read_entries
 from sage_trl.data.sources.photos import GOOD_FOLDERS, NORMAL, Photo, name_of
 from sage_trl.errors import DataError
@@ -75,6 +75,7 @@ class MantaSource:
 
     name = "manta"
     licence = "CC BY-NC-SA 4.0 (MANTA): research only"
+    uses = ASKED_OPTIONS | {"language", "views"}
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:
         root = root_of(options, self.name)

@@ -31,7 +31,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from sage_trl.data.faults import FaultList
 from sage_trl.data.sources.asked_parts import Group, asked_parts
-from sage_trl.data.sources.base import Part, SourceOptions, root_of
+from sage_trl.data.sources.base import ASKED_OPTIONS, Part, SourceOptions, root_of
 from sage_trl.data.sources.json_entries import Entry, image_of, read_entries
 from sage_trl.data.sources.photos import photo_by_folders
 from sage_trl.lexicon import read_verdict
@@ -52,7 +52,8 @@ class Choice(Entry):
 
     @model_validator(mode="after")
     def _answer_is_an_option(self) -> Choice:
-        if len(self.Options) < 2 or len(set(self.Options.values())) < len(self.Options):
+        texts = {text.casefold().strip(" .") for text in self.Options.values()}
+        if len(self.Options) < 2 or len(texts) < len(self.Options):
             raise ValueError("fewer than two different options")
         if self.Answer not in self.Options:
             raise ValueError(f"answer {self.Answer!r} is none of the options {', '.join(self.Options)}")
@@ -74,6 +75,7 @@ class MmadSource:
 
     name = "mmad"
     licence = "as of MVTec AD and LOCO, VisA and GoodsAD; the questions CC BY-NC-SA 4.0 (MMAD): research only"
+    uses = ASKED_OPTIONS
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:
         root = root_of(options, self.name)
@@ -82,7 +84,7 @@ class MmadSource:
         path = root / FILE
         for image, entry in read_entries(ImageEntry, path, faults):
             groups += _groups(image, entry, root, options, faults)
-        yield from asked_parts(groups, options, faults, {"test": 1.0}, root)
+        yield from asked_parts(groups, options, faults, {"test": 1.0}, root, ("given", "random", "none"))
 
 
 def level_of_type(kind: str) -> Level:

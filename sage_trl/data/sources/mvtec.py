@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sage_trl.data.faults import FaultList
-from sage_trl.data.sources.base import Part, SourceOptions, root_of
+from sage_trl.data.sources.base import PHOTO_OPTIONS, Part, SourceOptions, root_of
 from sage_trl.data.sources.mvtec_layout import read_mvtec_layout
 from sage_trl.data.sources.photo_parts import photo_parts
 
@@ -24,6 +24,7 @@ class MvtecSource:
 
     name = "mvtec"
     licence = "CC BY-NC-SA 4.0 (MVTec AD)"
+    uses = PHOTO_OPTIONS
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:
         faults = FaultList()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from sage_trl.data.sources.part_shapes import SIDE, Blueprint, Colour, Feature, FloatArray, Point, bump
@@ -30,13 +32,24 @@ class Damage:
 
 def inside(outline: FloatArray, point: Point, margin: float = 0.0) -> bool:
     """Whether a point lies inside the closed outline, at least `margin` from each of its points."""
-    x, y = point
-    x1, y1 = outline[:, 0], outline[:, 1]
-    x2, y2 = np.roll(x1, -1), np.roll(y1, -1)
+    return bool(_inside(outline, np.array([point]))[0]) and float(np.hypot(*(outline - point).T).min()) >= margin
+
+
+def _inside(outline: FloatArray, points: FloatArray) -> NDArray[np.bool_]:
+    """Whether each of the points `[N, 2]` lies inside the closed outline `[P, 2]`: the even-odd rule."""
+    x, y = points[:, 0:1], points[:, 1:2]
+    x1, y1 = outline.T
+    x2, y2 = outline[_successors(len(outline))].T
     between = (y1 > y) != (y2 > y)
     height = np.where(between, y2 - y1, 1.0)
     crossings = between & (x < (x2 - x1) * (y - y1) / height + x1)
-    return bool(crossings.sum() % 2) and float(np.hypot(x1 - x, y1 - y).min()) >= margin
+    return np.asarray(crossings.sum(axis=1) % 2 == 1)
+
+
+@cache
+def _successors(count: int) -> NDArray[np.intp]:
+    """Of each point of a closed line the index of the next."""
+    return np.roll(np.arange(count), -1)
 
 
 def fits(blueprint: Blueprint, feature: Feature) -> bool:
@@ -44,7 +57,7 @@ def fits(blueprint: Blueprint, feature: Feature) -> bool:
     left, top, right, bottom = feature.box(FEATURE_GAP)
     if min(left, top) < 2 or max(right, bottom) > SIDE - 2:
         return False
-    if not all(inside(blueprint.outline, (x, y)) for x in (left, right) for y in (top, bottom)):
+    if not _inside(blueprint.outline, np.array([(x, y) for x in (left, right) for y in (top, bottom)])).all():
         return False
     boxes = (other.box() for other in blueprint.features)
     return all(right <= box[0] or box[2] <= left or bottom <= box[1] or box[3] <= top for box in boxes)

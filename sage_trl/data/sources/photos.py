@@ -9,12 +9,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from sage_trl.data.checks.answers import find_placeholder
 from sage_trl.data.faults import FaultList
 from sage_trl.data.images import decode_image_bytes, read_bytes, read_orientation
 from sage_trl.data.masks import Region, decode_mask, part_share, regions_of
 from sage_trl.errors import DataError
 from sage_trl.lexicon import readable_type
-from sage_trl.records import Defect
+from sage_trl.records import Defect, check_relative_path
 
 NORMAL = "normal"
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -110,11 +111,17 @@ def name_of(path: Path, root: Path) -> str:
 
 
 def check_inside(path: Path, root: Path) -> None:
-    """Refuse a file that lies elsewhere, by a link or by `..`.
+    """Refuse a file that lies elsewhere, by a link or by `..`, or whose name no dataset can hold.
 
     Raises:
         DataError: names the file.
     """
+    try:
+        path.relative_to(root).as_posix().encode()
+        check_relative_path(path.relative_to(root).as_posix())
+    except ValueError as error:
+        problem = "has a name that is no UTF-8" if isinstance(error, UnicodeEncodeError) else f"its name {error}"
+        raise DataError.at(ascii(str(path)), None, problem, "rename the file, and its mask and annotation") from None
     if not path.resolve().is_relative_to(root.resolve()):
         raise DataError.at(path, None, f"leaves {root}", "put the file itself below the root, or give a higher --root")
 
@@ -123,11 +130,26 @@ def inspect_photo(photo: Photo) -> Seen:
     """Decode a photo and find its defects.
 
     Raises:
-        DataError: image or mask unreadable, mask empty or of another size.
+        DataError: image or mask unreadable, mask empty or of another size, or no words for the part or its defect.
     """
+    _check_words(photo)
     content = photo.read()
     picture = decode_image_bytes(content, photo.path)
     return Seen(_defects(photo, picture, read_orientation(content)), hashlib.sha256(content).hexdigest())
+
+
+def _check_words(photo: Photo) -> None:
+    """See that part and defects have names that can stand in questions."""
+    for what, words in (("the part", photo.category), *(("a defect", name) for name in (photo.label, *photo.types))):
+        placeholder = find_placeholder(words)
+        if placeholder is not None:
+            problem = (
+                f"its folder, or its label, calls {what} {words!r}; {placeholder} stands for something else in prompts"
+            )
+            raise DataError.at(photo.path, None, problem, "use words, such as scratch")
+        if not words.strip():
+            problem = f"its folder, or its label, has no name for {what}"
+            raise DataError.at(photo.path, None, problem, "use words, such as scratch")
 
 
 def _defects(photo: Photo, picture: Image.Image, orientation: int) -> tuple[Defect, ...]:

@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sage_trl.data.faults import FaultList
-from sage_trl.data.sources.base import Part, SourceOptions, root_of
+from sage_trl.data.sources.base import PHOTO_OPTIONS, Part, SourceOptions, root_of
 from sage_trl.data.sources.photo_parts import photo_parts
 from sage_trl.data.sources.photos import NORMAL, Photo, folders, image_files, match_masks, name_of
 from sage_trl.lexicon import readable_type
@@ -40,6 +40,7 @@ class VisaSource:
 
     name = "visa"
     licence = "CC BY 4.0 (VisA)"
+    uses = PHOTO_OPTIONS | {"split_file"}
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:
         faults = FaultList()

@@ -20,7 +20,8 @@ class AnyResolutionMixin:
 
     An image cut into tiles is packed as its thumbnail, then the tiles joined to one picture with the vector
     `image_newline` at the end of each line; an image of one tile as that tile and one newline. The newline is copied
-    as it is, so equality finds it whatever was cut off as padding or scaled down.
+    as it is, so equality finds it whatever was cut off as padding or scaled down. Of an image thinner than a patch
+    nothing is left but the thumbnail, which shows it stretched to a square: then that is compared.
     """
 
     config: Any
@@ -28,12 +29,19 @@ class AnyResolutionMixin:
 
     def comparable_patches(self, image: Tensor) -> Tensor:
         """See `FactEnhancedModelMixin`; neither the thumbnail nor newlines take part."""
-        vision = self.config.vision_config
-        per_tile = (vision.image_size // vision.patch_size) ** 2
-        is_tiled = len(image) > per_tile + 1
-        patches = image[per_tile:] if is_tiled else image
+        patches = image[self._patches_per_tile :] if len(image) > self._patches_per_tile + 1 else image
         is_newline = (patches == self.image_newline.to(patches)).all(dim=-1)
         return patches[~is_newline]
+
+    def is_one_tile(self, image: Tensor) -> bool:
+        """Whether image tokens `[N, C]` are those of an image that was not cut: one tile and a newline."""
+        return len(image) == self._patches_per_tile + 1
+
+    @property
+    def _patches_per_tile(self) -> int:
+        vision = self.config.vision_config
+        count: int = (vision.image_size // vision.patch_size) ** 2
+        return count
 
 
 def tiled_boxes(
@@ -42,7 +50,8 @@ def tiled_boxes(
     """Boxes of the comparable patches of an image cut into tiles, as `patch_boxes.grid_boxes` gives them.
 
     The image is scaled to fit the best of the resolutions, in its middle; whole lines of patches that show the
-    padding are dropped; what is left is scaled down if it is more than the language model should read.
+    padding are dropped; what is left is scaled down if it is more than the language model should read. Where nothing is
+    left, the boxes are those of the thumbnail.
 
     Args:
         size: width and height of the image.
@@ -60,6 +69,8 @@ def tiled_boxes(
     )
     kept = unpad_image(lines, (height, width))
     rows, columns = kept.shape[1:]
+    if not kept.numel():
+        return grid_boxes(side, side)
     (top, left), (bottom, right) = kept[:, 0, 0].tolist(), (kept[:, -1, -1] + 1).tolist()
     if most_tiles is not None:
         ratio = math.sqrt(rows * columns / (most_tiles * side**2))
@@ -74,10 +85,33 @@ def tiled_boxes(
 
 
 def squared_boxes(size: tuple[int, int], side: int) -> Tensor:
-    """Boxes of an image in the middle of a square, as one grid of `side` by `side` patches."""
+    """Boxes of the comparable patches of an image in the middle of a square; see `squared_patches`."""
     longest = max(size)
     x, y = (_Axis(length, longest) for length in size)
-    return grid_boxes(side, side, (x.fraction(0), y.fraction(0), x.fraction(longest), y.fraction(longest)))
+    boxes = grid_boxes(side, side, (x.fraction(0), y.fraction(0), x.fraction(longest), y.fraction(longest)))
+    return boxes[squared_patches(size, side)]
+
+
+def squared_patches(size: tuple[int, int], side: int) -> Tensor:
+    """Which patches of a square, `[side * side]` line by line, show enough of the image in its middle to be compared.
+
+    A line of patches is compared if it shows at least half as much of the image as the line that shows most of it: half
+    of its own width, unless the image is thinner than a patch.
+
+    Args:
+        size: width and height of the image.
+        side: patches along the side of the square.
+    """
+    columns, rows = (_lines_of_image(length, max(size), side) for length in size)
+    return (rows[:, None] & columns).flatten()
+
+
+def _lines_of_image(length: int, longest: int, side: int) -> Tensor:
+    start = (longest - length) // 2
+    # In units of which a line of patches has `longest`.
+    edges = torch.arange(side + 1) * longest
+    shown = edges[1:].clamp(max=(start + length) * side) - edges[:-1].clamp(min=start * side)
+    return 2 * shown >= shown.max()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -12,7 +13,7 @@ from transformers.models.llava_onevision.modeling_llava_onevision import (
     LlavaOnevisionModel,
 )
 
-from sage_trl.models.backbones.anyres import AnyResolutionMixin, squared_boxes, tiled_boxes
+from sage_trl.models.backbones.anyres import AnyResolutionMixin, squared_boxes, squared_patches, tiled_boxes
 from sage_trl.models.backbones.registry import Backbone, register
 from sage_trl.models.fact_enhanced import FactEnhancedModelMixin
 from sage_trl.models.fact_generation import FactEnhancedGenerationMixin
@@ -31,6 +32,26 @@ class SageLlavaOnevisionModel(AnyResolutionMixin, FactEnhancedModelMixin, LlavaO
 
     config_class = SageLlavaOnevisionConfig
     image_inputs = ("pixel_values", "image_sizes", "batch_num_images")
+    test_image_inputs = ("image_sizes",)
+
+    def split_test_images(  # type: ignore[override]
+        self, input_ids: Tensor, features: Sequence[Tensor], image_sizes: Tensor
+    ) -> list[Tensor]:
+        """As in the mixin, without the padding of an image that is not alone in its prompt.
+
+        Args:
+            image_sizes: `[images, 2]` height and width of all images of the prompts.
+        """
+        vision = self.config.vision_config
+        side = vision.image_size // vision.patch_size
+        rows = []
+        for place in self.test_image_places(input_ids, features):
+            patches = self.comparable_patches(features[place])
+            if self.is_one_tile(features[place]):
+                height, width = image_sizes[place].tolist()
+                patches = patches[squared_patches((width, height), side).to(patches.device)]
+            rows.append(patches)
+        return rows
 
 
 class SageLlavaOnevisionForConditionalGeneration(FactEnhancedGenerationMixin, LlavaOnevisionForConditionalGeneration):

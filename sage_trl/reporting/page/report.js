@@ -195,11 +195,12 @@ function drawEvidence(shown) {
   place.replaceChildren();
   const evidence = state.evidence;
   if (evidence?.patches.length) {
-    const isCompared = evidence.patches[0].similarity !== null;
-    const count = evidence.all > evidence.patches.length ? `${evidence.patches.length} of ${evidence.all.toLocaleString("en")} patches` : "Patches";
-    const heading = isCompared ? "Most distinct patches, with their similarity to the reference" : `${count} that the facts attend to; there is no reference`;
+    const shownOf = evidence.attended > evidence.patches.length ? `; shown are the ${evidence.patches.length} with most attention` : "";
+    const heading = evidence.selected
+      ? "Most distinct patches, with their similarity to the reference"
+      : `No reference, so no patch is selected: the facts attend to all ${evidence.attended.toLocaleString("en")}${shownOf}`;
     place.append(make("h4", {}, `${heading} (${nameOf(evidence)})`),
-      make("ol", { class: "patches", hidden: !isCompared && "" }, ...evidence.patches.map((patch, rank) => {
+      make("ol", { class: "patches", hidden: !evidence.selected && "" }, ...evidence.patches.map((patch, rank) => {
         const button = make("button", { type: "button" }, `${rank + 1}: ${digits(patch.similarity)}`);
         for (const [event, lit] of [["mouseenter", true], ["focus", true], ["mouseleave", false], ["blur", false]]) {
           button.addEventListener(event, () => by("stage").querySelectorAll("rect.patch")[rank]?.classList.toggle("lit", lit));

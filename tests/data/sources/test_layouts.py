@@ -16,7 +16,7 @@ from sage_trl.data.building import build_dataset
 from sage_trl.data.dataset import read_ad_pl
 from sage_trl.data.images import open_image
 from sage_trl.data.sources import Part, SourceOptions, open_source
-from sage_trl.data.validation import check_dataset
+from sage_trl.data.validation import check_dataset, examine_dataset
 from sage_trl.errors import DataError
 from tests.data.sources.trees import BOX, BUILDERS, SIDE, Tree, grow, image_bytes, mask, picture, save, save_rows
 
@@ -182,7 +182,8 @@ def test_ad_pl_by_hand(tree: Tree) -> None:
     assert [question.verdict for question in part.questions] == [True, False, True, False, True]
     assert part.questions[1].answers == ("No, it is 1 one.", "No, it may be 1 two.", "No, three.", "Yes, four.")
     chinese = by_name(parts_of("ad_pl", tree.root, language="zh"))[part.name].questions[1]
-    assert (chinese.question, chinese.answers, chinese.verdict) == ("问1", ("答0", "答1", "答2", "答3"), False)
+    assert chinese.answers == ("不是，第0句。", "不是，第1句。", "不是，第2句。", "是的，第3句。")
+    assert (chinese.question, chinese.verdict) == ("问1", False)
 
 
 @pytest.mark.parametrize("tree", ["manta"], indirect=True)
@@ -300,6 +301,24 @@ def test_built_and_clean(source: str, tmp_path: Path) -> None:
     build_dataset(open_source(source), replace(options, seed=1), tmp_path / "copy", copy_images=True)
     assert check_dataset(tmp_path / "copy") == []
     assert read_ad_pl(tmp_path / "copy").info.image_root == "."
+
+
+@pytest.mark.parametrize("source", ["ad_pl", "manta"])
+def test_chinese_built_and_clean(source: str, tmp_path: Path) -> None:
+    tree = grow(source, tmp_path / "root")
+    rows = {}
+    for language in ("en", "zh"):
+        options = SourceOptions(root=tree.root, language=language)
+        build_dataset(open_source(source), options, tmp_path / language)
+        assert {finding.kind for finding in examine_dataset(tmp_path / language).findings} <= {"shape", "duplicate"}
+        rows[language] = read_ad_pl(tmp_path / language).inspections
+    for english, chinese in zip(rows["en"], rows["zh"], strict=True):
+        assert english.model_copy(update={"questions": ()}) == chinese.model_copy(update={"questions": ()})
+        for one, other in zip(english.questions, chinese.questions, strict=True):
+            assert one.verdict is other.verdict and len(one.answers) == len(other.answers)
+            texts = (other.question, *other.answers)
+            assert all(any("\u4e00" <= letter <= "\u9fff" for letter in text) for text in texts)
+            assert not any("\u4e00" <= letter <= "\u9fff" for text in (one.question, *one.answers) for letter in text)
 
 
 @pytest.mark.parametrize("source", ["mvtec", "visa", "folder", "ad_pl"])

@@ -145,7 +145,11 @@ def _answers(verdict: bool, number: int) -> list[dict[str, str]]:
         f"{right}, three.",
         f"{wrong}, four.",
     ]
-    return [{"answer_en": text, "answer_cn": f"答{index}"} for index, text in enumerate(words)]
+    chinese = {"Yes": "是的", "No": "不是"}
+    return [
+        {"answer_en": text, "answer_cn": f"{chinese[text.partition(',')[0]]}，第{index}句。"}
+        for index, text in enumerate(words)
+    ]
 
 
 def ad_pl(tree: Tree) -> None:
