@@ -2,7 +2,7 @@
 
 That import takes about ten seconds of a core, and the tests start hundreds of processes. Here each is forked from one
 that has done it. It is a process of its own in all that a test can see: arguments, environment, directory, output, exit
-code. Tests that kill a process, or look at its start, use `subprocess` as ever.
+code, signals. Tests that look at a process's start use `subprocess` as ever.
 """
 
 from __future__ import annotations

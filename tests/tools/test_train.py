@@ -1,4 +1,4 @@
-"""Training through the real command line: stages, overrides, bad input, and a kill in the middle."""
+"""Training through the real command line: stages, overrides, bad input, and a signal in the middle."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
 
+from tests.tools.test_train_killed import PATIENCE, until
 from tests.tools.training import TINY, command, losses, run, write_recipe
+from tests.warm import start_warm
 
 
 @pytest.mark.slow
@@ -45,47 +46,15 @@ def test_both_stages_train_one_after_the_other(dataset, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_and_ends_with_the_same_losses(dataset, tmp_path):
-    whole = write_recipe(tmp_path / "whole.yaml", dataset, tmp_path / "whole")
-    result = run("train.py", whole)
-    assert result.returncode == 0, result.stderr
-    cut = write_recipe(tmp_path / "cut.yaml", dataset, tmp_path / "cut")
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command("train.py", cut), stdout=log, stderr=log)
-        state = tmp_path / "cut" / "checkpoint-4" / "trainer_state.json"
-        deadline = time.monotonic() + 120
-        while not state.is_file() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert state.is_file(), (tmp_path / "log").read_text()
-    assert not (tmp_path / "cut" / "model.safetensors").exists(), "the run ended before it was killed"
-    # What a kill in the middle of saving leaves behind must not be taken for a checkpoint.
-    torn = tmp_path / "cut" / "checkpoint-5"
-    torn.mkdir()
-    (torn / "model.safetensors").write_bytes(b"half")
-    refused = run("train.py", cut)
-    assert refused.returncode == 2
-    assert "--resume" in refused.stderr
-    resumed = run("train.py", cut, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resuming checkpoint-4" in resumed.stderr
-    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_saves_the_step_and_goes_on(dataset, tmp_path, number, code):
     # So many steps that the signal arrives long before the last one.
     recipe = write_recipe(tmp_path / "recipe.yaml", dataset, tmp_path / "run", max_steps=2000, save_steps=2000)
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command("train.py", recipe), stdout=log, stderr=log)
-        deadline = time.monotonic() + 120
-        while "'loss'" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
-            time.sleep(0.05)
+    with start_warm(command("train.py", recipe)) as process:
+        until(lambda: "'loss'" in process.output("stderr"), process)
         process.send_signal(number)
-        assert process.wait(timeout=60) == code
-    said = (tmp_path / "log").read_text()
+        assert process.wait(PATIENCE) == code
+        said = process.output("stderr")
     assert f"stopped by {number.name} after step" in said and "--resume" in said and "Traceback" not in said
     [checkpoint] = (tmp_path / "run").glob("checkpoint-*")
     step = int(checkpoint.name.rpartition("-")[2])

@@ -16,7 +16,7 @@ import yaml
 
 from sage_trl.storage import JsonlAppender
 from sage_trl.trainer.checkpoint_files import checkpoints, newest_whole
-from tests.tools.test_train_killed import assert_same_end, newest, until
+from tests.tools.test_train_killed import PATIENCE, assert_same_end, newest, until
 from tests.tools.training import command, run, write_recipe
 from tests.warm import WarmProcess, run_warm, start_warm
 
@@ -117,7 +117,7 @@ def test_a_killed_worker_of_the_data_loader(dataset, tmp_path):
         until(lambda: newest(tmp_path / "run") > 0, process)
         [worker] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(worker), signal.SIGKILL)
-        assert process.wait(120) == 9, process.output("stderr")
+        assert process.wait(PATIENCE) == 9, process.output("stderr")
         said = r"error: DataLoader worker .*\n  remedy: lower dataloader_num_workers .*--resume"
         assert re.search(said, process.output("stderr")), process.output("stderr")
         assert "Traceback" not in process.output("stderr")
@@ -131,7 +131,7 @@ def test_a_killed_rank_ends_the_other_and_the_checkpoint_stays(dataset, tmp_path
         other = rank_1(process)
         until(lambda: newest(tmp_path / "run") > 0, process)
         os.kill(other, signal.SIGKILL)
-        assert process.wait(120) == 9, process.output("stderr")
+        assert process.wait(PATIENCE) == 9, process.output("stderr")
         assert re.search(r"error: .*\n  remedy: .*--resume", process.output("stderr"))
         assert "rank 1 ended with -9" in process.output("stdout")
     assert newest_whole(tmp_path / "run")[0] is not None
@@ -144,7 +144,7 @@ def test_a_signal_to_one_rank_stops_both_after_the_same_step(dataset, tmp_path):
         other = rank_1(process)
         until(lambda: "'loss'" in process.output("stderr"), process)
         os.kill(other, signal.SIGUSR1)
-        assert process.wait(120) == 143, process.output("stderr")
+        assert process.wait(PATIENCE) == 143, process.output("stderr")
         assert "rank 1 ended with 143" in process.output("stdout")
         [step] = set(re.findall(r"stopped by SIGUSR1 after step (\d+), which is saved", process.output("stderr")))
     [checkpoint] = checkpoints(tmp_path / "run")
@@ -216,7 +216,7 @@ def test_a_killed_rank_costs_no_step(dataset, tmp_path):
         other = rank_1(process)
         until(lambda: newest(tmp_path / "run") > 3, process)
         os.kill(other, signal.SIGKILL)
-        assert process.wait(120) == 9
+        assert process.wait(PATIENCE) == 9
     resumed = run_warm(two_ranks("", recipe, "--resume"))
     assert resumed.returncode == 0, resumed.stderr
     assert_same_end(tmp_path / "whole", tmp_path / "run", 20)

@@ -16,9 +16,11 @@ import pytest
 import torch
 
 from sage_trl.trainer.checkpoint_files import checkpoints, fault_of
-from tests.tools.training import command, losses, run, write_recipe
-from tests.warm import WarmProcess, start_warm
+from tests.tools.training import command, losses, write_recipe
+from tests.warm import WarmProcess, run_warm, start_warm
 
+# Seconds; a busy machine is no fault of a training.
+PATIENCE = 3600
 SETTINGS = {"save_steps": 1, "save_total_limit": 2, "logging_steps": 1}
 KINDS = [(number, in_save) for number in (signal.SIGKILL, signal.SIGTERM) for in_save in (True, False)]
 
@@ -33,7 +35,7 @@ def is_saving(output: Path) -> bool:
 
 def until(condition, process: WarmProcess) -> None:
     """Wait for a condition, looking every half millisecond; the process must not end before."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, process.output("stderr")
         assert process.wait(0) is None, process.output("stderr")
@@ -50,7 +52,7 @@ def live_and_die(recipe: Path, output: Path, number: signal.Signals, in_save: bo
         was_saving = is_saving(output)
         process.send_signal(number)
         was_saving &= is_saving(output)
-        code = process.wait(120)
+        code = process.wait(PATIENCE)
         assert code == (143 if number == signal.SIGTERM else -signal.SIGKILL), process.output("stderr")
         assert "Traceback" not in process.output("stderr")
     if number == signal.SIGKILL:
@@ -62,7 +64,7 @@ def live_and_die(recipe: Path, output: Path, number: signal.Signals, in_save: bo
 def train_unbroken(dataset: Path, folder: Path, steps: int) -> Path:
     """A run that nobody kills."""
     recipe = write_recipe(folder / "unbroken.yaml", dataset, folder / "unbroken", **SETTINGS, max_steps=steps)
-    result = run("train.py", recipe)
+    result = run_warm(command("train.py", recipe), timeout=PATIENCE)
     assert result.returncode == 0, result.stderr
     return folder / "unbroken"
 
@@ -81,7 +83,7 @@ def kill_again_and_again(dataset: Path, unbroken: Path, folder: Path, kills: int
         was_saving = live_and_die(recipe, output, number, in_save, rng)
         kind = (number, was_saving)
         seen[kind] += seen[kind] < wanted[kind]
-    result = run("train.py", recipe, "--resume")
+    result = run_warm(command("train.py", recipe, "--resume"), timeout=PATIENCE)
     assert result.returncode == 0, result.stderr
     assert_same_end(unbroken, output, steps)
     return seen
