@@ -47,8 +47,8 @@ class CountedWork(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _flops(operation: Any, args: Any, kwargs: Any, result: Any) -> int:
     # torch has no formula for the attention of the CPU.
     if operation is aten._scaled_dot_product_flash_attention_for_cpu:
-        return int(sdpa_flop_count(*(tensor.shape for tensor in args[:3])))
+        return int(sdpa_flop_count(*(tensor.shape for tensor in args[:3])))  # type: ignore[no-untyped-call]
     if operation is aten._scaled_dot_product_flash_attention_for_cpu_backward:
-        return int(sdpa_backward_flop_count(*(tensor.shape for tensor in args[:4])))
+        return int(sdpa_backward_flop_count(*(tensor.shape for tensor in args[:4])))  # type: ignore[no-untyped-call]
     formula = flop_registry.get(operation)
     return 0 if formula is None else int(formula(*args, **kwargs, out_val=result))

@@ -85,8 +85,13 @@ def put_on_paper(recipe: Recipe, name: str, tiles: int, directory: Path) -> Reci
     except ValueError as error:
         raise RecipeError(f"{name}: {error}\n  remedy: mend the recipe's keys") from None
     _write_group(directory / "dataset", words, tiles)
-    own = {"model": str(directory / "model"), "revision": None, "dataset": str(directory / "dataset"), "datasets": None}
-    assumed = {"split": "train", "facts_file": None, "scores": None}
+    own: dict[str, Any] = {
+        "model": str(directory / "model"),
+        "revision": None,
+        "dataset": str(directory / "dataset"),
+        "datasets": None,
+    }
+    assumed: dict[str, Any] = {"split": "train", "facts_file": None, "scores": None}
     return dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, **own, **assumed))
 
 
