@@ -51,7 +51,7 @@ def load_plain(name_or_path: str | Path, *, dtype: torch.dtype | str = torch.flo
         raise DataError.at(source.name, None, problem, "fetch or save the model anew") from None
     # Tensors left over do no harm here: some checkpoints carry heads for training.
     refuse_partial_load(source.name, {**report, "unexpected_keys": []}, may_lack_fusion=False)
-    model.config._commit_hash = hub_commit(*source)
+    model.config._commit_hash = hub_commit(source.name, source.revision)
     tokenizer = processor.tokenizer
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
