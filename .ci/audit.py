@@ -1,12 +1,14 @@
 """Asks pip-audit whether a pinned version has a known vulnerability: .venv-audit/bin/python .ci/audit.py.
 
 Exit codes: 0 every package was audited and none has a vulnerability without an exception, 1 one has, or an exception is
-out of date, 3 not every package could be audited, because no advisory database is reached from here.
+out of date, 2 pip-audit itself failed, 3 not every package could be audited, because no advisory database is reached
+from here.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,6 +18,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 EXCEPTIONS = Path(__file__).with_name("audit_exceptions.txt")
 PINNED = ROOT / "constraints.txt"
+NOT_AUDITED = "NOT AUDITED: no advisory database answers for"
+REMEDY = "Run `make audit` where one is reached."
+# How pip-audit ends where the database does not answer; of most network errors with requests' own traceback.
+NO_ANSWER = re.compile(r"requests\.exceptions\.|ServiceError|your network may be blocking")
 
 
 def main() -> int:
@@ -27,10 +33,9 @@ def main() -> int:
     try:
         report = json.loads(found.stdout)
     except json.JSONDecodeError:
-        report = {"dependencies": []}
-    code, lines = verdict(report, read_exceptions(EXCEPTIONS))
-    if not report["dependencies"]:
-        lines.append(found.stderr.strip()[-1000:])
+        code, lines = failure(found.stderr)
+    else:
+        code, lines = verdict(report, read_exceptions(EXCEPTIONS))
     sys.stdout.write("\n".join(lines) + "\n")
     return code
 
@@ -50,6 +55,18 @@ def read_exceptions(path: Path) -> dict[str, str]:
             raise ValueError(f"{path}:{number}: {name} has no reason\n  remedy: write why it does not concern us")
         exceptions[name] = reason.strip()
     return exceptions
+
+
+def failure(written: str) -> tuple[int, list[str]]:
+    """Exit code and what to print where pip-audit gives no report.
+
+    Args:
+        written: what it wrote to stderr.
+    """
+    end = written.strip()[-1000:]
+    if NO_ANSWER.search(written):
+        return 3, [f"{NOT_AUDITED} all packages. {REMEDY}", end]
+    return 2, ["NOT AUDITED: pip-audit failed, and not for want of an advisory database.", end]
 
 
 def verdict(report: Mapping[str, Any], exceptions: Mapping[str, str]) -> tuple[int, list[str]]:
@@ -74,9 +91,11 @@ def verdict(report: Mapping[str, Any], exceptions: Mapping[str, str]) -> tuple[i
         lines += [f"{name} is no longer reported\n  remedy: take it out of {EXCEPTIONS.name}" for name in stale]
     if lines:
         return 1, lines
-    if skipped or not packages:
-        count = f"{len(skipped)} of {len(packages)} packages" if packages else "all packages"
-        return 3, [f"NOT AUDITED: no advisory database answers for {count}. Run `make audit` where one is reached."]
+    if not packages:
+        return 2, ["NOT AUDITED: pip-audit reports on no package."]
+    if skipped:
+        names = f" ({', '.join(skipped)})" if len(skipped) < len(packages) else ""
+        return 3, [f"{NOT_AUDITED} {len(skipped)} of {len(packages)} packages{names}. {REMEDY}"]
     return 0, [f"audited: {len(packages)} packages, {len(exceptions)} exceptions"]
 
 

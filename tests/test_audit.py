@@ -36,15 +36,34 @@ def audit() -> ModuleType:
         ([SOUND, FAULTY], {"PYSEC-1": "unused"}, 0, "1 exceptions"),
         ([SOUND, FAULTY], {"CVE-1": "unused"}, 0, "1 exceptions"),
         ([SOUND], {"CVE-1": "unused"}, 1, "CVE-1 is no longer reported"),
-        ([UNKNOWN, SOUND], {"CVE-1": "unused"}, 3, "NOT AUDITED: no advisory database answers for 1 of 2 packages"),
+        ([UNKNOWN, SOUND], {"CVE-1": "unused"}, 3, "no advisory database answers for 1 of 2 packages (unknown)"),
+        ([UNKNOWN], {}, 3, "for 1 of 1 packages. Run `make audit`"),
         ([UNKNOWN, FAULTY], {}, 1, "PYSEC-1"),
-        ([], {}, 3, "NOT AUDITED: no advisory database answers for all packages"),
+        ([], {}, 2, "NOT AUDITED: pip-audit reports on no package"),
     ],
 )
 def test_verdict(audit, packages, exceptions, code, words):
     found, lines = audit.verdict({"dependencies": packages}, exceptions)
     assert found == code
     assert words in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [
+        ("Traceback ...\nrequests.exceptions.ConnectionError: Max retries exceeded", 3),
+        ("Traceback ...\npip_audit._service.interface.ServiceError", 3),
+        ("CRITICAL: Tip: your network may be blocking this service. Try another service with `-s SERVICE`", 3),
+        ("usage: pip-audit\npip-audit: error: unrecognized arguments: --no-deps", 2),
+        ("No module named pip_audit", 2),
+        ("", 2),
+    ],
+)
+def test_only_a_database_that_does_not_answer_is_no_failure(audit, written, code):
+    found, lines = audit.failure(written)
+    assert found == code
+    assert lines[0].startswith("NOT AUDITED")
+    assert lines[1] == written
 
 
 def test_an_exception_has_a_reason(audit, tmp_path):

@@ -5,6 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from transformers.modeling_flash_attention_utils import (
+    FLASH_ATTENTION_COMPATIBILITY_MATRIX,
+    FLASH_ATTN_KERNEL_FALLBACK,
+)
+from transformers.utils import is_kernels_available
+
 from sage_trl.errors import DataError
 from sage_trl.models.adapters import Source
 
@@ -31,6 +37,9 @@ def refuse_unpinned_code(source: Source) -> None:
 def refuse_unpinned_kernel(attention: str) -> None:
     """Refuse an attention kernel from the hub without its commit: `OWNER/NAME@COMMIT`, then perhaps `:FUNCTION`.
 
+    Where FlashAttention is not installed but the package `kernels` is, transformers takes its kernel from the hub: then
+    `flash_attention_2` is refused too.
+
     Raises:
         DataError: names the key, its value and the remedy.
     """
@@ -38,6 +47,12 @@ def refuse_unpinned_kernel(attention: str) -> None:
         problem = f"attention kernel {attention!r}: it is code from the hub, which may change"
         remedy = "set attn_implementation to OWNER/NAME@ and the 40 hex digits of a commit, or to auto"
         raise DataError(f"{problem}\n  remedy: {remedy}")
+    if attention in FLASH_ATTN_KERNEL_FALLBACK and is_kernels_available():
+        version = FLASH_ATTENTION_COMPATIBILITY_MATRIX[int(attention.rpartition("_")[2])]
+        if not version["general_availability_check"]():
+            problem = f"attention {attention!r}: it is not installed, and transformers would run a kernel from the hub"
+            remedy = "install it, or set attn_implementation to auto"
+            raise DataError(f"{problem}, {FLASH_ATTN_KERNEL_FALLBACK[attention]}\n  remedy: {remedy}")
 
 
 def _is_commit(revision: str) -> bool:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sage_trl.command_line import positive_number
+from sage_trl.errors import RecipeError
 from sage_trl.planning.memory import OVERRIDES, MemoryPlan, plan_memory
-from sage_trl.planning.on_paper import SHAPES, put_on_paper
+from sage_trl.planning.on_paper import LARGEST_GRID, SHAPES, put_on_paper
 from sage_trl.planning.sharding import SHARDINGS, Placement, read_placement
 from sage_trl.recipe import load_recipe
 
@@ -33,7 +34,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         "--shape", choices=SHAPES, help="plan this model, from its configuration alone, on one assumed group"
     )
     group.add_argument(
-        "--tiles", type=positive_number, metavar="N", help=f"with --shape: tiles of an image, by default {MOST_TILES}"
+        "--tiles", type=tile_count, metavar="N", help=f"with --shape: tiles of an image, by default {MOST_TILES}"
     )
 
 
@@ -52,8 +53,11 @@ def plan_from(known: argparse.Namespace, overrides: Sequence[str]) -> tuple[Memo
         overrides: recipe keys.
 
     Raises:
-        SageError: recipe, dataset, model or configuration cannot be used.
+        SageError: recipe, dataset, model or configuration cannot be used, or an option would change nothing.
     """
+    for name, other in (("tiles", "shape"), ("sharding", "processes")):
+        if getattr(known, name) is not None and getattr(known, other) is None:
+            raise RecipeError(f"--{name} needs --{other}\n  remedy: add --{other}, or leave --{name} out")
     if known.accelerate_config is not None:
         placement = read_placement(known.accelerate_config, known.processes)
     else:
@@ -63,6 +67,20 @@ def plan_from(known: argparse.Namespace, overrides: Sequence[str]) -> tuple[Memo
         return plan_memory(recipe), placement
     with tempfile.TemporaryDirectory() as directory:
         return plan_memory(put_on_paper(recipe, known.shape, known.tiles or MOST_TILES, Path(directory))), placement
+
+
+def tile_count(text: str) -> int:
+    """Tiles of an image: one, or two and more with a thumbnail.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    count = positive_number(text)
+    if count == 2 or count > LARGEST_GRID + 1:
+        raise argparse.ArgumentTypeError(
+            f"no image has {count} tiles: it has one, or 2 to {LARGEST_GRID} and a thumbnail, 3 to {LARGEST_GRID + 1}"
+        )
+    return count
 
 
 def memory_size(text: str) -> int:

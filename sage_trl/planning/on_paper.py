@@ -22,6 +22,8 @@ from sage_trl.storage import file_sha256, write_jsonl
 
 TILE = 448
 TILE_TOKENS = 256
+# Tiles beside the thumbnail.
+LARGEST_GRID = 64
 QUESTIONS = 5
 ANSWERS = 4
 ANSWER_WORDS = 60
@@ -71,7 +73,7 @@ def put_on_paper(recipe: Recipe, name: str, tiles: int, directory: Path) -> Reci
     Args:
         recipe: the recipe.
         name: one of `SHAPES`.
-        tiles: tiles of an image, the thumbnail among them.
+        tiles: tiles of an image, the thumbnail among them; not two, because an image of one has no thumbnail.
         directory: where configuration and group are written; no weights are.
 
     Raises:
@@ -134,7 +136,7 @@ def _write_model(directory: Path, name: str, texts: Iterable[str], fusion: dict[
         config = InternVLConfig(**settings)
     config.save_pretrained(directory)
     images = GotOcr2ImageProcessorPil(
-        size={"height": TILE, "width": TILE}, crop_to_patches=True, min_patches=1, max_patches=64
+        size={"height": TILE, "width": TILE}, crop_to_patches=True, min_patches=1, max_patches=LARGEST_GRID
     )
     SageInternVLProcessor(images, tokenizer, image_seq_length=TILE_TOKENS, chat_template=CHAT_TEMPLATE).save_pretrained(
         directory

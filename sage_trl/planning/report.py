@@ -32,7 +32,7 @@ def print_plan(plan: MemoryPlan, placement: Placement, gpu_memory: int | None, c
 
     Args:
         plan: the plan.
-        placement: how it is spread over GPUs; above one, what a GPU would hold that holds all is printed too.
+        placement: how it is spread over GPUs; what a GPU would hold that holds all is printed beside it.
         gpu_memory: bytes of a GPU, None if that is not asked.
         console: where to.
     """
@@ -62,7 +62,7 @@ def memory_table(whole: Usage, usage: Usage, placement: Placement) -> Table:
     """
     table = Table("", "bytes", "GiB", title="Memory per GPU")
     columns = [usage]
-    if placement.processes > 1:
+    if not placement.changes_nothing:
         offloaded = ", offloaded" if placement.offloads else ""
         table.title = f"Memory per GPU of {placement.processes}, {placement.sharding}{offloaded}"
         columns.append(whole)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -46,6 +46,11 @@ class Placement:
     sharding: Sharding = "ddp"
     offloads: bool = False
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the one GPU holds what it would hold without a launcher."""
+        return self.processes == 1 and self.sharding in ("ddp", "fsdp2") and not self.offloads
+
 
 def read_placement(path: Path, processes: int | None = None) -> Placement:
     """Read a configuration file of `accelerate launch`.
@@ -59,19 +64,32 @@ def read_placement(path: Path, processes: int | None = None) -> Placement:
     """
     values = read_yaml(path, "accelerate configuration")
     kind = str(values.get("distributed_type", "NO"))
-    count = processes or int(values.get("num_processes") or 1)
+    count = processes or _read_count(path, values.get("num_processes", 1))
     if kind in ("NO", "MULTI_GPU", "MULTI_CPU"):
         return Placement(count)
     if kind == "FSDP":
-        return Placement(count, "fsdp2", offloads=_read_fsdp(path, values.get("fsdp_config") or {}))
+        return Placement(count, "fsdp2", offloads=_read_fsdp(path, _read_section(path, values, "fsdp_config")))
     if kind == "DEEPSPEED":
-        return Placement(count, _read_zero(path, values.get("deepspeed_config") or {}))
+        return Placement(count, _read_zero(path, _read_section(path, values, "deepspeed_config")))
     raise _unknown(path, "distributed_type", kind, "use NO, MULTI_GPU, FSDP or DEEPSPEED")
+
+
+def _read_count(path: Path, value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise RecipeError(f"{path}: num_processes is {value!r}\n  remedy: set it to the number of GPUs")
+    return value
+
+
+def _read_section(path: Path, values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    section = values.get(key) or {}
+    if not isinstance(section, dict):
+        raise RecipeError(f"{path}: {key} is {section!r}\n  remedy: write its keys and values indented below it")
+    return section
 
 
 def _read_fsdp(path: Path, values: dict[str, Any]) -> bool:
     """Whether it offloads."""
-    if int(values.get("fsdp_version", 1)) != 2:
+    if str(values.get("fsdp_version", 1)) != "2":
         raise _unknown(path, "fsdp_config.fsdp_version", values.get("fsdp_version"), "set it to 2")
     policy = values.get("fsdp_auto_wrap_policy")
     if policy != "TRANSFORMER_BASED_WRAP":
@@ -79,6 +97,9 @@ def _read_fsdp(path: Path, values: dict[str, Any]) -> bool:
     reshards = values.get("fsdp_reshard_after_forward", True)
     if reshards is not True:
         raise _unknown(path, "fsdp_config.fsdp_reshard_after_forward", reshards, "set it to true")
+    for key in ("fsdp_transformer_layer_cls_to_wrap", "fsdp_activation_checkpointing"):
+        if values.get(key):
+            raise _unknown(path, f"fsdp_config.{key}", values[key], "leave it out for a plan")
     return bool(values.get("fsdp_offload_params", False))
 
 
@@ -104,7 +125,7 @@ def per_gpu(run: DryRun, placement: Placement, compute_bytes: int) -> Usage:
         placement: how it is spread.
         compute_bytes: of a weight that takes part in a product: 2 with bf16 or fp16, else 4.
     """
-    if placement.processes == 1:
+    if placement.changes_nothing:
         return run.usage
     kinds: dict[Sharding, Callable[[DryRun, int, int], Usage]]
     kinds = {"ddp": _ddp, "zero2": _zero2, "zero3": _zero3, "fsdp2": _fsdp2}

@@ -11,6 +11,7 @@ import transformers.utils.hub
 from huggingface_hub import constants
 
 from sage_trl.errors import DataError
+from sage_trl.models import remote_code
 from sage_trl.models.attention import choose_attention
 from sage_trl.models.checkpoints import load_pretrained
 from tests.models.stock_checkpoints import save_stock
@@ -74,3 +75,15 @@ def test_a_kernel_from_the_hub_needs_its_commit(kernel):
     with pytest.raises(DataError, match=r"attention kernel .*\n  remedy: set attn_implementation to OWNER/NAME@"):
         choose_attention(kernel, None)
     assert choose_attention(f"{kernel.partition('@')[0]}@{COMMIT}:forward", None).endswith(":forward")
+
+
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_a_kernel_from_the_hub_is_not_taken_in_place_of_what_is_not_installed(version, monkeypatch):
+    attention = f"flash_attention_{version}"
+    check = remote_code.FLASH_ATTENTION_COMPATIBILITY_MATRIX[version]
+    monkeypatch.setitem(check, "general_availability_check", lambda: False)
+    monkeypatch.setattr(remote_code, "is_kernels_available", lambda: True)
+    with pytest.raises(DataError, match=rf"'{attention}': it is not installed.* kernels-community/.*\n.*install"):
+        choose_attention(attention, None)
+    monkeypatch.setattr(remote_code, "is_kernels_available", lambda: False)
+    assert choose_attention(attention, None) == attention

@@ -10,13 +10,15 @@ import time
 
 import pytest
 import yaml
+from PIL import Image
 
+from sage_trl.models.backbones.internvl import SageInternVLProcessor
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.parts import set_trainable_parts
 from sage_trl.planning import on_paper
 from sage_trl.planning.command import memory_size
 from sage_trl.planning.memory import OVERRIDES, plan_memory
-from sage_trl.planning.on_paper import Text, Vision, put_on_paper
+from sage_trl.planning.on_paper import LARGEST_GRID, Text, Vision, put_on_paper
 from sage_trl.recipe import load_recipe
 from tests.conftest import REPOSITORY
 from tests.tools.conftest import run_tool_file
@@ -88,6 +90,17 @@ def test_the_group_is_as_large_as_it_says(stage, tiles, tiny_shape, tmp_path):
     assert 256 * tiles + 10 + answers < tokens < 256 * tiles + 10 + answers + 350
 
 
+@pytest.mark.parametrize("tiles", [1, 3, 13, LARGEST_GRID + 1])
+def test_an_image_is_cut_into_as_many_tiles_as_asked_for(tiles, tiny_shape, tmp_path):
+    recipe = put_on_paper(load_recipe(RECIPES / "sfe.yaml", OVERRIDES), tiny_shape, tiles, tmp_path)
+    with Image.open(tmp_path / "dataset" / "test.png") as image:
+        width, height = image.size
+    processor = SageInternVLProcessor.from_pretrained(recipe.run.model)
+    tokens = processor._get_num_multimodal_tokens(image_sizes=[(height, width)])["num_image_tokens"]
+    # Between a token where the image begins and one where it ends.
+    assert tokens == [1 + 256 * tiles + 1]
+
+
 def test_many_gpus_on_the_command_line(tiny_shape, tmp_path, run_tool_file, capfd):
     config = tmp_path / "fsdp2.yaml"
     fsdp = {"fsdp_version": 2, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}
@@ -117,6 +130,9 @@ def test_many_gpus_on_the_command_line(tiny_shape, tmp_path, run_tool_file, capf
         (("--accelerate_config", "nowhere.yaml"), ["nowhere.yaml: no such accelerate configuration", "remedy"]),
         (("--accelerate_config", "x.yaml", "--sharding", "ddp"), ["not allowed with"]),
         (("--shape", "internvl2-40c"), ["--shape", "internvl2-40b"]),
+        (("--tiles", "2"), ["--tiles", "no image has 2 tiles", "3 to 65"]),
+        (("--tiles", "66"), ["no image has 66 tiles"]),
+        (("--sharding", "zero3"), ["--sharding needs --processes", "remedy"]),
     ],
 )
 def test_bad_input(arguments, words, tiny_shape, run_tool_file, capfd):
@@ -130,9 +146,14 @@ def test_bad_input(arguments, words, tiny_shape, run_tool_file, capfd):
 
 @pytest.mark.parametrize("option", ["--processes", "--sharding", "--accelerate_config", "--shape", "--tiles"])
 def test_options_of_a_plan_need_one(option, run_tool_file, capfd):
-    value = {"--sharding": "ddp", "--shape": "internvl2-1b"}.get(option, "2")
+    value = {"--sharding": "ddp", "--shape": "internvl2-1b"}.get(option, "3")
     assert run_tool_file("train.py", RECIPES / "sfe.yaml", option, value) == 2
     assert f"{option} needs --plan" in capfd.readouterr().err
+
+
+def test_tiles_need_a_shape(run_tool_file, capfd):
+    assert run_tool_file("train.py", RECIPES / "sfe.yaml", "--plan", "--tiles", "3") == 2
+    assert "--tiles needs --shape" in capfd.readouterr().err
 
 
 def test_sizes_of_memory():

@@ -80,6 +80,14 @@ def test_offloading_leaves_what_is_packed():
     assert (usage.activations, usage.recomputed) == (1000, 30)
 
 
+def test_one_gpu_with_offloading_or_zero_is_not_one_without():
+    offloaded = per_gpu(RUN, Placement(1, "fsdp2", offloads=True), 2)
+    assert (offloaded.weights, offloaded.gradients, offloaded.optimizer) == (100, 0, 0)
+    trained = 2 * 5 * 8 + 3 * 8
+    zero = per_gpu(RUN, Placement(1, "zero2"), 2)
+    assert (zero.gradients, zero.optimizer) == (2 * trained, 8 * trained + 3 * 4 + 4 * trained)
+
+
 def test_ddp_and_zero_by_hand():
     assert per_gpu(RUN, Placement(1, "fsdp2"), 2) == RUN.usage
     ddp = per_gpu(RUN, Placement(4, "ddp"), 2)
@@ -136,6 +144,18 @@ def test_accelerate_configurations(values, expected, tmp_path):
             {"distributed_type": "FSDP", "fsdp_config": {**FSDP, "fsdp_reshard_after_forward": False}},
             ["fsdp_reshard_after_forward is False", "true"],
         ),
+        (
+            {"distributed_type": "FSDP", "fsdp_config": {**FSDP, "fsdp_activation_checkpointing": True}},
+            ["fsdp_activation_checkpointing is True", "leave it out"],
+        ),
+        (
+            {"distributed_type": "FSDP", "fsdp_config": {**FSDP, "fsdp_transformer_layer_cls_to_wrap": "Block"}},
+            ["fsdp_transformer_layer_cls_to_wrap is 'Block'", "leave it out"],
+        ),
+        ({"distributed_type": "FSDP", "fsdp_config": {**FSDP, "fsdp_version": "two"}}, ["fsdp_version is 'two'"]),
+        ({"distributed_type": "FSDP", "fsdp_config": "fsdp2"}, ["fsdp_config is 'fsdp2'", "indented"]),
+        ({"distributed_type": "MULTI_GPU", "num_processes": "all"}, ["num_processes is 'all'", "number of GPUs"]),
+        ({"distributed_type": "MULTI_GPU", "num_processes": 0}, ["num_processes is 0"]),
         ({"distributed_type": "DEEPSPEED", "deepspeed_config": {"zero_stage": 1}}, ["zero_stage is 1"]),
         (
             {"distributed_type": "DEEPSPEED", "deepspeed_config": {"offload_optimizer_device": "cpu"}},
