@@ -174,7 +174,7 @@ def test_a_connection_that_is_reset_says_so() -> None:
         server = await asyncio.start_server(reset, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         async with server, httpx2.AsyncClient(transport=KeptAliveTransport(None)) as client, asyncio.timeout(10):
-            with pytest.raises(httpx2.RemoteProtocolError, match="no response: .*reset by peer"):
+            with pytest.raises(httpx2.RemoteProtocolError, match=r"no response: .*reset by peer"):
                 await client.post(url, content=BODY)
 
     asyncio.run(story())
