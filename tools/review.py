@@ -40,7 +40,10 @@ def _port(text: str) -> int:
 
 
 def _reviewer(given: str | None) -> str:
-    name = getpass.getuser() if given is None else given
+    try:
+        name = getpass.getuser() if given is None else given
+    except (KeyError, OSError):  # in a container, where the user may have none
+        name = ""
     if not (name.strip() and name.isprintable()):
         raise RecipeError(f"--reviewer {name!r} is no name\n  remedy: say who reviews, such as --reviewer Ann")
     return name

@@ -137,7 +137,7 @@ class ChatClient:
             return self._of_status(error)
         except openai.APIConnectionError as error:
             cause = error.__cause__
-            sent = not isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
+            sent = not isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError)
             text = self.redact(f"{type(cause).__name__}: {cause}")
             return Outcome(Kind.UNKNOWN if sent else Kind.NOT_SENT, text)
 
@@ -201,7 +201,9 @@ def _proxy(base_url: str) -> str | None:
     parts = urlsplit(base_url)
     if parts.hostname is None or proxy_bypass(parts.hostname):
         return None
-    return getproxies().get(parts.scheme)
+    named = getproxies()
+    proxy = named.get(parts.scheme) or named.get("all")
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 class _WholeRequests(httpx2.AsyncClient):
@@ -215,7 +217,7 @@ class _WholeRequests(httpx2.AsyncClient):
 
 
 def _transport(context: ssl.SSLContext | None, proxy: str | None) -> httpx2.AsyncBaseTransport:
-    if proxy is None:
+    if not proxy:
         return KeptAliveTransport(context)
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE)
     return httpx2.AsyncHTTPTransport(verify=context or False, limits=limits, proxy=proxy)

@@ -13,18 +13,19 @@ import time
 import h11
 import httpx2
 
+CONNECT_SECONDS = 30.0  # the longest that a connection may take, encryption included
 KEEP_ALIVE = 4.0  # seconds that a connection may be idle: servers close theirs after 5 or more
 LONGEST_HEAD = 100 * 1024  # bytes of a response's headers
 
 
 class KeptAliveTransport(httpx2.AsyncBaseTransport):
-    """Sends each request on a connection that is idle, or on a new one. Time-outs are the caller's.
+    """Sends each request on a connection that is idle, or on a new one. Once connected, time-outs are the caller's.
 
     Args:
         context: for certificates; not used with plain http.
 
     Raises:
-        httpx2.ConnectError: from a request, if it was not sent for lack of a connection.
+        httpx2.ConnectError, httpx2.ConnectTimeout: from a request, if it was not sent for lack of a connection.
         httpx2.RemoteProtocolError: from a request, if the connection ended before the response did, or it was no HTTP.
     """
 
@@ -62,14 +63,17 @@ class KeptAliveTransport(httpx2.AsyncBaseTransport):
     async def _connect(self, url: httpx2.URL) -> _Connection:
         host, encrypted = url.raw_host.decode("ascii"), url.scheme == "https"
         try:
-            _, connection = await asyncio.get_running_loop().create_connection(
-                _Connection,
-                host,
-                url.port or (443 if encrypted else 80),
-                ssl=self._context if encrypted else None,
-                happy_eyeballs_delay=0.25,
-            )
-        except OSError as error:
+            async with asyncio.timeout(CONNECT_SECONDS) as limit:
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    _Connection,
+                    host,
+                    url.port or (443 if encrypted else 80),
+                    ssl=self._context if encrypted else None,
+                    happy_eyeballs_delay=0.25,
+                )
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host that no name server can be asked for
+            if limit.expired():
+                raise httpx2.ConnectTimeout(f"no connection within {CONNECT_SECONDS:g} s") from None
             raise httpx2.ConnectError(str(error) or type(error).__name__) from error
         return connection
 
@@ -80,6 +84,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.lost = False  # of no more use
         self._in_exchange = False
+        self._reason = "the server closed the connection"
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=LONGEST_HEAD)
         self._transport: asyncio.Transport | None = None
         self._news: asyncio.Future[None] | None = None
@@ -90,7 +95,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._in_exchange:  # "408 Request Timeout" and the like, which answers nothing that we will ask
-            self.lost = True
+            self.lost, self._reason = True, "the server spoke before it was asked"
             return
         self._http.receive_data(data)
         self._wake()
@@ -98,7 +103,9 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> None:
         self._lose()
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
+        if error is not None:
+            self._reason = str(error)
         self._lose()
 
     def _lose(self) -> None:
@@ -147,12 +154,15 @@ class _Connection(asyncio.Protocol):
         return httpx2.Response(head.status_code, headers=head.headers.raw_items(), stream=body)
 
     async def _next_event(self) -> h11.Event:
-        while (event := self._http.next_event()) is h11.NEED_DATA:
+        while True:
+            if self.lost and self._http.their_state is h11.SEND_RESPONSE and not self._http.trailing_data[0]:
+                raise httpx2.RemoteProtocolError(f"no response: {self._reason}")  # h11 would tell of its own states
+            event = self._http.next_event()
+            if event is not h11.NEED_DATA:
+                assert isinstance(event, h11.Event)  # PAUSED comes only to those who asked for another protocol
+                return event
             self._news = asyncio.get_running_loop().create_future()
             await self._news
-        if not isinstance(event, h11.Event) or isinstance(event, h11.ConnectionClosed):
-            raise httpx2.RemoteProtocolError("the server left without a response")
-        return event
 
     def may_be_used_again(self) -> bool:
         """Whether both sides are done and keep it; if so it is ready for the next exchange."""

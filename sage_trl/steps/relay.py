@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 # A progress bar is redrawn several times a second; beside another step's lines each redrawing would be a line.
 BAR_SECONDS = 10.0
+# One bar below another moves the cursor up again, which would overwrite the lines of other steps.
+_CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Relay:
@@ -46,5 +48,6 @@ class Relay:
             self._next_bar = self._clock() + BAR_SECONDS
 
     def _show(self, line: str) -> None:
+        line = _CONTROL_SEQUENCE.sub("", line)
         if line.strip():
             self._say(f"[{self._name}] {line.rstrip()}")

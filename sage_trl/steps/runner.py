@@ -79,7 +79,8 @@ class StepRunner:
         self._jobs = jobs
         self._log = StepLog(output / STEPS_FILE)
         self._keys: dict[str, str] = {}
-        self._console = Console(quiet=quiet, soft_wrap=True, highlight=False, markup=False)
+        # Without emoji, for which rich takes the ":100:" of a warning in line 100.
+        self._console = Console(quiet=quiet, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def __enter__(self) -> Self:
         self._output.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,8 @@ class StepRunner:
         with ExitStack() as stack:
             try:
                 while waiting or running:
-                    for step in _ready(waiting, running)[: self._jobs - len(running)]:
+                    while len(running) < self._jobs and (ready := _ready(waiting, running)):
+                        step = ready[0]
                         waiting.remove(step)
                         state = self.state(step)
                         if state == "done":

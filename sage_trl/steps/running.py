@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import subprocess
 import threading
@@ -36,7 +37,8 @@ class RunningStep:
         self._start = time.monotonic()
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
             command,
-            env=dict(environment),
+            # Python would keep back what it prints into a pipe, until it has 8 KiB of it.
+            env=dict(environment) if say is None else {**environment, "PYTHONUNBUFFERED": "1"},
             pass_fds=keeps_open,
             stdout=None if say is None else subprocess.PIPE,
             stderr=None if say is None else subprocess.STDOUT,
@@ -54,9 +56,7 @@ class RunningStep:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.wait()
-        if self._follower is not None:
-            # What the step itself has started may keep its output open for longer.
-            self._follower.join(timeout=5)
+        self._finish_output()
 
     @property
     def seconds(self) -> float:
@@ -64,17 +64,27 @@ class RunningStep:
         return time.monotonic() - self._start
 
     def exit_code(self) -> int | None:
-        """As a shell gives it, 128 + N after signal N; None while the process runs."""
+        """As a shell gives it, 128 + N after signal N, once all it printed was said; None while the process runs."""
         code = self._process.poll()
-        return 128 - code if code is not None and code < 0 else code
+        if code is None:
+            return None
+        self._finish_output()
+        return 128 - code if code < 0 else code
 
     def stop(self) -> None:
         """Ask the process to save what it has and to end."""
         self._process.terminate()
 
+    def _finish_output(self) -> None:
+        if self._follower is not None:
+            # What the step itself has started may keep its output open for longer.
+            self._follower.join(timeout=5)
+
 
 def _follow(output: IO[bytes], relay: Relay) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a chunk may end within a character
     with output:
         while chunk := os.read(output.fileno(), 65536):
-            relay.feed(chunk.decode(errors="replace"))
+            relay.feed(decoder.decode(chunk))
+    relay.feed(decoder.decode(b"", final=True))
     relay.close()

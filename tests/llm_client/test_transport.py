@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
+import socket
 import ssl
+import struct
 import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -115,7 +117,7 @@ def test_every_way_to_frame_a_body(answer: bytes, status: int, text: str) -> Non
 )
 def test_what_is_no_whole_response(answer: bytes) -> None:
     async def story(ask: Ask) -> None:
-        with pytest.raises(httpx2.RemoteProtocolError):
+        with pytest.raises(httpx2.RemoteProtocolError, match=None if answer else "^no response: the server closed"):
             await ask()
         assert (await ask()).text == "ok"
 
@@ -161,6 +163,40 @@ def test_a_server_of_another_kind_that_speaks_first() -> None:
     asyncio.run(story())
 
 
+def test_a_connection_that_is_reset_says_so() -> None:
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        # Without lingering, a closed socket resets its connection.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    async def story() -> None:
+        server = await asyncio.start_server(reset, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with server, httpx2.AsyncClient(transport=KeptAliveTransport(None)) as client, asyncio.timeout(10):
+            with pytest.raises(httpx2.RemoteProtocolError, match=r"no response: .*reset by peer"):
+                await client.post(url, content=BODY)
+
+    asyncio.run(story())
+
+
+def test_a_server_that_never_connects_was_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport_module, "CONNECT_SECONDS", 0.1)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async def story() -> None:
+        async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+            client = ChatClient(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", 10.0)
+            outcome = await client.send({"model": "m", "messages": []})
+            await client.close()
+        assert (outcome.kind, outcome.text) == (Kind.NOT_SENT, "ConnectTimeout: no connection within 0.1 s")
+
+    asyncio.run(story())
+
+
 def test_idle_connections_are_used_again_but_not_old_or_closed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Scripted(*[OK] * 6)
 
@@ -194,7 +230,7 @@ def test_a_call_that_is_given_up_takes_its_connection_along() -> None:
 def test_nobody_listens() -> None:
     async def story() -> None:
         async with httpx2.AsyncClient(transport=KeptAliveTransport(None)) as client:
-            for host in ("127.0.0.1:9", "no-such-host.invalid"):
+            for host in ("127.0.0.1:9", "no-such-host.invalid", f"{'a' * 64}.invalid"):
                 with pytest.raises(httpx2.ConnectError):
                     await client.post(f"http://{host}/", content=BODY)
 
@@ -225,16 +261,32 @@ def test_certificates(tmp_path: Path) -> None:
     talk(Scripted(OK, context=served), fails, ssl.create_default_context())
 
 
-def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("variable", "begin"), [("http_proxy", "http://"), ("http_proxy", ""), ("all_proxy", "")])
+def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, variable: str, begin: str) -> None:
+    monkeypatch.delenv("http_proxy", raising=False)
+
     async def story() -> None:
         async with Scripted(OK) as proxy:
-            monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1/chat"))
+            monkeypatch.setenv(variable, begin + proxy.url.removesuffix("/v1/chat").removeprefix("http://"))
             monkeypatch.delenv("no_proxy", raising=False)
             client = ChatClient("http://models.invalid/v1", 5.0)
             outcome = await client.send({"model": "m", "messages": []})
             await client.close()
         assert (outcome.kind, outcome.text) == (Kind.ANSWERED, "ok")
         assert proxy.heads[0].startswith(b"POST http://models.invalid/v1/chat/completions ")
+
+    asyncio.run(story())
+
+
+def test_a_proxy_that_refuses_sends_nothing_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with Scripted(b"HTTP/1.1 407 Log In\r\nContent-Length: 0\r\n\r\n") as proxy:
+            monkeypatch.setenv("https_proxy", proxy.url.removesuffix("/v1/chat"))
+            monkeypatch.delenv("no_proxy", raising=False)
+            client = ChatClient("https://models.invalid/v1", 5.0)
+            outcome = await client.send({"model": "m", "messages": []})
+            await client.close()
+        assert (outcome.kind, outcome.text) == (Kind.NOT_SENT, "ProxyError: 407 Log In")
 
     asyncio.run(story())
 

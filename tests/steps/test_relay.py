@@ -40,3 +40,12 @@ def test_of_a_progress_bar_a_state_now_and_then_is_shown() -> None:
     relay.feed("done\n")
 
     assert shown == ["[train]  1%|#", "[train]  4%|####", "[train] done"]
+
+
+def test_no_step_moves_the_cursor_among_the_lines_of_others() -> None:
+    shown: list[str] = []
+    relay = Relay("train", shown.append)
+
+    relay.feed("\x1b[A\n\x1b[31mloss\x1b[0m 1.5\x1b[A\n")
+
+    assert shown == ["[train] loss 1.5"]

@@ -203,6 +203,22 @@ def test_steps_that_do_not_need_each_other_run_at_once_and_share_the_cores(
     assert [(tmp_path / f"{name}.began").read_text() for name in ("left", "right")] == [threads, threads]
 
 
+def test_a_step_that_was_done_before_takes_no_place(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    done = first(tmp_path, needs=())
+    assert run(tmp_path, done) == 0
+    left, right = meeting(tmp_path, "left", 2, needs=()), meeting(tmp_path, "right", 2, needs=("first",))
+
+    assert run(tmp_path, done, left, right, jobs=2) == 0
+
+    assert {"[left] left saw 2", "[right] right saw 2"} <= set(capfd.readouterr().out.splitlines())
+
+
+def test_what_is_said_is_printed_as_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with StepRunner(tmp_path, tmp_path / "tools", key="", replaces=True) as runner:
+        runner.say("[train] module.py:100: UserWarning")
+    assert capfd.readouterr().out == "[train] module.py:100: UserWarning\n"
+
+
 def test_a_step_waits_for_those_it_needs_and_for_a_free_place(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,12 +73,17 @@ def load_rows(root: Path, config: str | None = None) -> dict[str, Dataset]:
         config: name of the configuration, where there are several.
 
     Raises:
-        DataError: nothing there, or nothing that `datasets` can load.
+        DataError: nothing there, nothing that `datasets` can load, or a configuration of what has none.
     """
+    is_saved = (root / "dataset_dict.json").is_file() or (root / "state.json").is_file()
+    is_table = root.suffix in BUILDERS and root.is_file()
+    if config is not None and (is_saved or is_table):
+        what = "a file of rows" if is_table else "a dataset that was saved to disk"
+        raise DataError.at(root, None, f"{what} has no configurations", "leave --config out")
     try:
-        if (root / "dataset_dict.json").is_file() or (root / "state.json").is_file():
+        if is_saved:
             loaded = datasets.load_from_disk(str(root))
-        elif root.suffix in BUILDERS and root.is_file():
+        elif is_table:
             loaded = datasets.load_dataset(BUILDERS[root.suffix], data_files=str(root))
         else:
             loaded = datasets.load_dataset(str(root), config)

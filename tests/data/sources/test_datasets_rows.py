@@ -132,6 +132,14 @@ def test_which_of_several_configurations(tmp_path: Path) -> None:
     check_parts(parts_of(tmp_path / "rows", config="plates"))
 
 
+def test_a_configuration_of_what_has_none(tmp_path: Path) -> None:
+    tree = grow("datasets", tmp_path / "saved")
+    save_rows(tree, tree.rows)
+    for root in (tree.root, write_json_lines(tmp_path / "rows")):
+        with pytest.raises(DataError, match=r"has no configurations\n  remedy: leave --config out"):
+            parts_of(root, config="plates")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
