@@ -151,7 +151,7 @@ class Sender:
             return None
         try:
             body = item.request.body()
-        except SageError:  # an image is gone: told when the answer is safe, and the item's own turn comes
+        except Exception:  # such as an image that is gone: told in the item's own turn, once the answer is safe
             return None
         if not self._budget.reserve(worst):
             return None
