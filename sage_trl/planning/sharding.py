@@ -75,7 +75,7 @@ def read_placement(path: Path, processes: int | None = None) -> Placement:
 
 
 def _read_count(path: Path, value: Any) -> int:
-    if type(value) is not int or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise RecipeError(f"{path}: num_processes is {value!r}\n  remedy: set it to the number of GPUs")
     return value
 
