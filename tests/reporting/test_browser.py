@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from itertools import product
@@ -15,7 +16,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from sage_trl.reporting.writing import ReportOptions, write_report
-from tests.reporting.made_runs import HOSTILE
+from sage_trl.storage import write_jsonl
+from tests.reporting.made_runs import HOSTILE, evidence
 from tests.reporting.many_groups import write_many_groups
 from tests.review.browser import browser
 
@@ -150,6 +152,22 @@ def test_filters_keys_overlay_and_strangers_text(chrome, demo_report):
         "[document.querySelectorAll('#case script, #case b b, #case img[onerror]').length, window.owned]"
     ) == [0, None]
     report.assert_silent()
+
+
+def test_without_a_reference_no_patch_is_said_to_be_selected(chrome, demo, tmp_path):
+    run = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
+    patches = [{"box": [0.0, 0.0, 0.5, 0.5], "similarity": None}]
+    row = evidence("alpha", "g0") | {"selected": False, "attended": 1000, "patches": patches}
+    write_jsonl(run / "evidence.jsonl", [row | {"facts": [{"text": "It shines.", "attention": [0.25]}]}])
+    write_report(ReportOptions(runs=[run], output=tmp_path / "report.html", quiet=True))
+    report = Report(chrome, tmp_path / "report.html")
+    report.open()
+    said = report.text("#evidence")
+    assert "no patch is selected: the facts attend to all 1,000; shown are the 1 with most attention" in said
+    # No list of most distinct patches, and the attention of the fact on its patch.
+    assert report.run("document.querySelector('#evidence .patches').hidden")
+    report.press("1")
+    assert report.run(VALUES) == ["25%"]
 
 
 @pytest.mark.soak
