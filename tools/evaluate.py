@@ -89,9 +89,10 @@ def _has_served(arguments: argparse.Namespace) -> bool:
 
 
 def _service(arguments: argparse.Namespace) -> ServiceOptions | None:
-    """Of models under test."""
-    if _has_served(arguments):
-        return service_options(arguments, "", arguments.dataset / CACHE_FILE)
+    """Of models under test, each of which puts its own name in."""
+    served = [model.removeprefix(SERVED) for model in arguments.model if model.startswith(SERVED)]
+    if served:
+        return service_options(arguments, served[0], arguments.dataset / CACHE_FILE)
     if arguments.dry_run and arguments.judge != "openai":
         raise SageError(
             f"--dry-run without --judge openai or --model {SERVED}NAME\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -193,7 +194,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         saved = _SavedTensors(self.trainer)
         with saved.counting():
             loss = self.compute_loss(model, inputs, *args, **kwargs)
-        self.activations, self.copies = saved.bytes, saved.copies
+        self.activations, self.copies = saved.settled()
         return loss
 
     def _run_without_checkpoints(self, model: Any, inputs: dict[str, Any]) -> None:
@@ -215,7 +216,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             hooks.append(layer.register_forward_hook(leave))
         with saved.counting():
             loss = self.compute_loss(model, inputs)
-        self.unbroken = saved.bytes
+        self.unbroken, _ = saved.settled()
         del loss
         for layer, was_enabled in zip(layers, enabled, strict=True):
             layer.gradient_checkpointing = was_enabled
@@ -243,6 +244,11 @@ class _SavedTensors:
     def counting(self) -> Iterator[None]:
         with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _Saved(tensor, self), lambda saved: saved.tensor):
             yield
+
+    def settled(self) -> tuple[int, int]:
+        """Bytes and copies once nothing is left that only a cycle of references holds, which may be there or not."""
+        gc.collect()
+        return self.bytes, self.copies
 
     def add(self, tensor: Tensor) -> None:
         """Autograd keeps a tensor, on memory that it may know already."""

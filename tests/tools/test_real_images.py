@@ -11,7 +11,7 @@ import yaml
 
 from sage_trl.data.dataset import read_ad_pl
 from sage_trl.data.images import open_image
-from tests.tools.test_train import SETTINGS, TINY
+from tests.tools.training import SETTINGS, TINY
 
 SOURCES = {
     "deep_pcb": ("deep_pcb", ("--crops-per-defect", "1")),

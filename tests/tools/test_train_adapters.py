@@ -9,7 +9,7 @@ import pytest
 
 from sage_trl.models.checkpoints import is_adapter
 from tests.models.stock_checkpoints import save_stock
-from tests.tools.test_train import dataset, run, write_recipe  # noqa: F401
+from tests.tools.training import run, write_recipe
 
 LORA = {"lora_r": 4, "max_steps": 2, "save_strategy": "no", "tiny": None}
 
@@ -22,7 +22,7 @@ def base(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_both_stages_merge_and_evaluation(dataset, base, tmp_path):  # noqa: F811
+def test_both_stages_merge_and_evaluation(dataset, base, tmp_path):
     fusion = {"num_selected_patches": 2, "fusion_num_heads": 4}
     stage_1 = write_recipe(tmp_path / "1.yaml", dataset, tmp_path / "sfe", model=str(base), **LORA, **fusion)
     result = run("train.py", stage_1, "--load_in_4bit", "true")
@@ -68,14 +68,14 @@ def test_both_stages_merge_and_evaluation(dataset, base, tmp_path):  # noqa: F81
         ({"model": "BASE", "tiny": None, "lora_r": 4, "lora_target": ["q_porj"]}, "q_porj"),
     ],
 )
-def test_keys_that_do_not_go_together_are_named(values, named, dataset, base, tmp_path, run_tool_file, capsys):  # noqa: F811
+def test_keys_that_do_not_go_together_are_named(values, named, dataset, base, tmp_path, run_tool_file, capsys):
     values = {key: str(base) if value == "BASE" else value for key, value in values.items()}
     recipe = write_recipe(tmp_path / "recipe.yaml", dataset, tmp_path / "run", **values)
     assert run_tool_file("train.py", recipe) == 2
     assert named in capsys.readouterr().err
 
 
-def test_another_rank_than_the_adapter_s_is_refused(dataset, base, tmp_path, run_tool_file, capsys):  # noqa: F811
+def test_another_rank_than_the_adapter_s_is_refused(dataset, base, tmp_path, run_tool_file, capsys):
     stage_1 = write_recipe(tmp_path / "1.yaml", dataset, tmp_path / "sfe", model=str(base), **LORA, fusion_num_heads=4)
     assert run_tool_file("train.py", stage_1) == 0
     other = {**LORA, "lora_r": 8}

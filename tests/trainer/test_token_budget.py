@@ -1,5 +1,7 @@
 """Batches by tokens: sizes known before images are read, whole groups, every row once, never above the budget."""
 
+from dataclasses import dataclass, field
+
 import pytest
 import torch
 from datasets import Dataset
@@ -106,7 +108,7 @@ def test_training_takes_batches_within_the_budget(tmp_path):
     )
     trainer = SFETrainer(model, args, train_dataset=dataset, processing_class=processor)
     shapes, collate = [], trainer.data_collator
-    trainer.data_collator = Recording(collate, shapes)
+    trainer.data_collator = Recording(**vars(collate), shapes=shapes)
     result = trainer.train()
     assert all(trees * length <= budget for trees, length, _ in shapes)
     assert max(trees for trees, _, _ in shapes) > 1
@@ -116,10 +118,9 @@ def test_training_takes_batches_within_the_budget(tmp_path):
     assert torch.isfinite(torch.tensor(result.training_loss))
 
 
+@dataclass
 class Recording(SFECollator):
-    def __init__(self, collator, shapes):
-        super().__init__(**vars(collator))
-        self.shapes = shapes
+    shapes: list = field(default_factory=list)
 
     def __call__(self, rows):
         batch = super().__call__(rows)
