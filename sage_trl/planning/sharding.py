@@ -100,7 +100,10 @@ def _read_fsdp(path: Path, values: dict[str, Any]) -> bool:
     for key in ("fsdp_transformer_layer_cls_to_wrap", "fsdp_activation_checkpointing"):
         if values.get(key):
             raise _unknown(path, f"fsdp_config.{key}", values[key], "leave it out for a plan")
-    return bool(values.get("fsdp_offload_params", False))
+    offloads = values.get("fsdp_offload_params", False)
+    if not isinstance(offloads, bool):
+        raise _unknown(path, "fsdp_config.fsdp_offload_params", offloads, "write true or false without quotes")
+    return offloads
 
 
 def _read_zero(path: Path, values: dict[str, Any]) -> Sharding:

@@ -127,10 +127,20 @@ def test_full_training(name, stage, switches, checkpoints, recipe):
     assert (usage.reference > 0) == (stage == "edpo")
 
 
+# Every two settings of stage, checkpointing and 4 bits together; `soak` has the other half.
+ADAPTED = list(itertools.product((("sfe", "base"), ("edpo", "lora")), (False, True), (False, True)))
+FIRST_ADAPTED = [one for one in ADAPTED if (one[0][0] == "edpo") == (one[1] == one[2])]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("load_in_4bit", [False, True])
-@pytest.mark.parametrize("gradient_checkpointing", [False, True])
-@pytest.mark.parametrize(("stage", "model"), [("sfe", "base"), ("edpo", "lora")])
+@pytest.mark.parametrize(
+    ("stage", "model", "gradient_checkpointing", "load_in_4bit"),
+    [
+        pytest.param(*stage_and_model, checkpointing, four_bit, marks=marks)
+        for stage_and_model, checkpointing, four_bit in ADAPTED
+        for marks in [() if (stage_and_model, checkpointing, four_bit) in FIRST_ADAPTED else pytest.mark.soak]
+    ],
+)
 def test_adapters(stage, model, gradient_checkpointing, load_in_4bit, checkpoints, recipe):
     if load_in_4bit:
         pytest.importorskip("bitsandbytes")

@@ -153,6 +153,10 @@ def test_accelerate_configurations(values, expected, tmp_path):
             ["fsdp_transformer_layer_cls_to_wrap is 'Block'", "leave it out"],
         ),
         ({"distributed_type": "FSDP", "fsdp_config": {**FSDP, "fsdp_version": "two"}}, ["fsdp_version is 'two'"]),
+        (
+            {"distributed_type": "FSDP", "fsdp_config": {**FSDP, "fsdp_offload_params": "false"}},
+            ["fsdp_offload_params is 'false'", "without quotes"],
+        ),
         ({"distributed_type": "FSDP", "fsdp_config": "fsdp2"}, ["fsdp_config is 'fsdp2'", "indented"]),
         ({"distributed_type": "MULTI_GPU", "num_processes": "all"}, ["num_processes is 'all'", "number of GPUs"]),
         ({"distributed_type": "MULTI_GPU", "num_processes": 0}, ["num_processes is 0"]),
