@@ -148,9 +148,12 @@ class StepRunner:
 
     def _with_needs(self, steps: Sequence[Step]) -> list[Step]:
         """The steps with all that they need by name."""
-        names = [*self._keys, *(step.name for step in steps)]
-        before = {step.name: tuple(names[: len(self._keys) + place]) for place, step in enumerate(steps)}
-        return [step if step.needs is not None else replace(step, needs=before[step.name]) for step in steps]
+        before = list(self._keys)
+        named = []
+        for step in steps:
+            named.append(replace(step, needs=tuple(before)) if step.needs is None else step)
+            before.append(step.name)
+        return named
 
     def _arguments(self, step: Step) -> tuple[str, ...]:
         return (str(self._tools / step.arguments[0]), *step.arguments[1:])

@@ -17,7 +17,7 @@ from sage_trl.run_record import RunRecord, without_local_paths
 from tests.conftest import REPOSITORY
 from tests.publishing.conftest import hub_environment
 from tests.publishing.hub_server import TOKEN, Fault, Repository
-from tests.tools.test_train import run, write_recipe
+from tests.tools.training import build_small_dataset, write_recipe
 from tests.warm import run_warm
 
 HUB_BASE = "acme/base-vlm"
@@ -28,14 +28,7 @@ def dataset(tmp_path_factory) -> Path:
     """A small synthetic dataset with facts and scores, built by the tools."""
     directory = tmp_path_factory.mktemp("data") / "ad_pl"
     groups = ("train=4", "validation=2", "test=2", "unseen=0")
-    for arguments in (
-        ("build_dataset.py", "--source", "synthetic", "--output", directory, "--seed", 0, "--groups", *groups),
-        ("generate_facts.py", "--dataset", directory, "--model", "template"),
-        ("score_mle.py", "--dataset", directory, "--judge", "rule"),
-    ):
-        result = run(*arguments)
-        assert result.returncode == 0, result.stderr
-    return directory
+    return build_small_dataset(directory, *groups)
 
 
 def train(recipe: Path, url: str, home: Path, *overrides: str, **changes: str) -> subprocess.CompletedProcess[str]:

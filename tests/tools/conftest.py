@@ -13,7 +13,7 @@ import pytest
 
 from sage_trl.models.tiny import TinySize, build_tiny_internvl
 from tests.evaluation.small_ad_pl import write_small_ad_pl
-from tests.tools.training import run
+from tests.tools.training import build_small_dataset
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -55,14 +55,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small synthetic dataset with facts and scores, built by the tools."""
     directory = tmp_path_factory.mktemp("data") / "ad_pl"
     groups = ("train=8", "validation=3", "test=3", "unseen=0")
-    for arguments in (
-        ("build_dataset.py", "--source", "synthetic", "--output", directory, "--seed", 0, "--groups", *groups),
-        ("generate_facts.py", "--dataset", directory, "--model", "template"),
-        ("score_mle.py", "--dataset", directory, "--judge", "rule"),
-    ):
-        result = run(*arguments)
-        assert result.returncode == 0, result.stderr
-    return directory
+    return build_small_dataset(directory, *groups)
 
 
 @pytest.fixture

@@ -37,6 +37,18 @@ def run(tool: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return run_warm(command(tool, *arguments))
 
 
+def build_small_dataset(directory: Path, *groups: str) -> Path:
+    """A synthetic dataset of so many groups (`SPLIT=NUMBER`) with facts and scores, built by the tools."""
+    for arguments in (
+        ("build_dataset.py", "--source", "synthetic", "--output", directory, "--seed", 0, "--groups", *groups),
+        ("generate_facts.py", "--dataset", directory, "--model", "template"),
+        ("score_mle.py", "--dataset", directory, "--judge", "rule"),
+    ):
+        result = run(*arguments)
+        assert result.returncode == 0, result.stderr
+    return directory
+
+
 def write_recipe(path: Path, dataset: Path, output: Path, /, **values: object) -> Path:
     recipe = {"stage": "sfe", "model": "tiny", "tiny": TINY, "dataset": str(dataset), "output_dir": str(output)}
     path.write_text(yaml.safe_dump({**recipe, **SETTINGS, **values}))
