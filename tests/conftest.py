@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 from pathlib import Path
@@ -29,6 +30,12 @@ TEXTS = [
 def pytest_collection_modifyitems(items):
     """The longest first, or one process ends up waiting for the other's last."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish():
+    """Every training collects garbage twice, and would walk all that the libraries have made: most of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -20,6 +20,7 @@ REPLY = struct.Struct("q")  # first the process, then its exit code
 PLAIN_LIBRARIES = (
     *("torch._inductor.compile_fx", "torch.distributed.tensor", "bitsandbytes", "sklearn", "scipy.optimize", "pandas"),
     *("pyarrow.dataset", "pydantic", "rich.progress", "openai", "PIL.Image", "tokenizers", "safetensors.torch"),
+    *("httpx2", "trio", "truststore", "yaml", "jinja2", "fsspec", "multiprocess", "xxhash", "configparser"),
 )
 # These read HF_* variables while they are imported.
 HUB_LIBRARIES = ("peft", "trl", "datasets", "sage_trl.training", "sage_trl.evaluation.run")

@@ -21,7 +21,7 @@ REFERENCE_PREFIX = "reference_"
 # What tells which images of a batch are the same one.
 SAME_IMAGE_INPUTS = ("image_index", "image_num_tiles")
 FACT_INPUTS = (
-    *("fact_input_ids", "fact_attention_mask", "reference_mask", "tree_spans"),
+    *("fact_input_ids", "fact_attention_mask", "reference_mask", "tree_spans", "scored_positions"),
     *SAME_IMAGE_INPUTS,
     f"{REFERENCE_PREFIX}image_index",
 )
@@ -121,6 +121,7 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         fact_attention_mask: Tensor | None = None,
         reference_mask: Tensor | None = None,
         tree_spans: Tensor | None = None,
+        scored_positions: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """The backbone's forward with each `<fact>` placeholder replaced by its comparison-enhanced token t^s.
@@ -132,6 +133,8 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
             reference_mask: `[B]`, true for rows with a reference; without it all rows have one if any has.
             tree_spans: `[B, S, 3]` where each row is a packed prefix tree; see `trees.spans.read_spans`. Then
                 `position_ids` `[B, T]` count along each branch.
+            scored_positions: `[B, K]` the positions whose last hidden states are returned, instead of all: without
+                Triton the fused head scores every position it gets.
             kwargs: the backbone's inputs, `reference_` companions of `image_inputs`, and `fact_inputs`. With
                 `image_index` `[images]`, or `reference_image_index`, the vision tower sees each distinct image once;
                 see `same_images.same_images`.
@@ -152,13 +155,14 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         for name in SAME_IMAGE_INPUTS:
             kwargs.pop(name, None)
         if fact_input_ids is None:
-            return super_forward(
+            output = super_forward(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 inputs_embeds=inputs_embeds,
                 mm_encoder_outputs=mm_encoder_outputs,
                 **kwargs,
             )
+            return _at_positions(output, scored_positions)
         if input_ids is None or fact_attention_mask is None:
             raise ValueError("facts need `input_ids` (not `inputs_embeds`) and `fact_attention_mask`")
         features = self._image_features(mm_encoder_outputs, kwargs)
@@ -178,7 +182,8 @@ class FactEnhancedModelMixin(FusionInitializationMixin):
         embeds = embeds.masked_scatter(is_fact.unsqueeze(-1), fused.to(embeds.dtype))
         if self.forwards_input_ids:
             kwargs["input_ids"] = input_ids
-        return super_forward(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
+        output = super_forward(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
+        return _at_positions(output, scored_positions)
 
     def fusion_inputs(
         self,
@@ -326,3 +331,10 @@ def pad_rows(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
     lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
     mask = torch.arange(int(lengths.max()), device=rows[0].device) < lengths[:, None]
     return pad_sequence(rows, batch_first=True), mask
+
+
+def _at_positions(output: Any, positions: Tensor | None) -> Any:
+    if positions is not None:
+        hidden = output.last_hidden_state
+        output.last_hidden_state = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
+    return output

@@ -1,4 +1,7 @@
-"""Sums over answers, whether each is a row of the batch or a leaf of a tree."""
+"""Sums over answers, whether each is a row of the batch or a leaf of a tree.
+
+The fused head scores `[B, K]` positions: all of a row, or those of a tree's leaves.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ class AnswerLayout:
     """Where the answers of a batch of pairs stand.
 
     Attributes:
-        shift_labels: `[B, T]` the token that each position predicts, `IGNORED` outside answers.
+        shift_labels: `[B, K]` the token that each scored position predicts, `IGNORED` outside answers.
         pair_leaves: `[pairs, 2]` the answers that each pair compares, chosen first.
-        leaf_ids: `[B, T]` the answer that each position belongs to, `NO_LEAF` outside; None where answer i is row i.
+        leaf_ids: `[B, K]` the answer that each belongs to, `NO_LEAF` outside; None where answer i is row i.
     """
 
     shift_labels: Tensor
@@ -26,7 +29,7 @@ class AnswerLayout:
     leaf_ids: Tensor | None = None
 
     def sums(self, values: Tensor) -> Tensor:
-        """`[B, T]` values of tokens, zero outside answers -> `[answers]`."""
+        """`[B, K]` values of tokens, zero outside answers -> `[answers]`."""
         if self.leaf_ids is None:
             return values.sum(dim=1)
         inside = self.leaf_ids != NO_LEAF
@@ -34,11 +37,11 @@ class AnswerLayout:
         return totals.index_add(0, self.leaf_ids[inside], values[inside])
 
     def tokens(self, values: Tensor) -> list[Tensor]:
-        """`[B, T]` values of tokens -> those of each answer, in order."""
+        """`[B, K]` values of tokens -> those of each answer, in order."""
         return [values[self._owners() == answer] for answer in range(int(self.pair_leaves.max()) + 1)]
 
     def spread(self, answers: Sequence[Tensor]) -> Tensor:
-        """The tokens of each answer -> `[B, T]`, zero outside answers; the reverse of `tokens`."""
+        """The tokens of each answer -> `[B, K]`, zero outside answers; the reverse of `tokens`."""
         owners = self._owners()
         values = torch.zeros(owners.shape, dtype=answers[0].dtype, device=owners.device)
         for answer, tokens in enumerate(answers):

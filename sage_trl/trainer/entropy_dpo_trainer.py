@@ -157,7 +157,8 @@ class EntropyDPOTrainer(ReliableTraining, FrozenReferenceMixin, FactTrainerMixin
         if return_outputs:
             # The fused head builds no logits, which `predict` returns.
             with torch.no_grad():
-                outputs = model(**{key: scored[key] for key in scored.keys() - {"shift_labels", "fused_lm_head"}})
+                of_head = {"shift_labels", "scored_positions", "fused_lm_head"}
+                outputs = model(**{key: scored[key] for key in scored.keys() - of_head})
         return (loss, outputs) if return_outputs else loss
 
     def _losses(self, logps: PairLogps, lengths: tuple[Tensor, Tensor], delta_entropy: Tensor) -> Tensor:

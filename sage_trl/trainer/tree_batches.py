@@ -49,8 +49,8 @@ def encode_trees(
 
     Returns:
         The batch, one tree per row: what `encode_prompts` makes of each tree's images and facts, and `input_ids`,
-        `attention_mask`, `position_ids`, `shift_labels`, `leaf_ids`, each `[trees, T]`, and `tree_spans`
-        `[trees, S, 3]`. And the leaf, counted over the batch, of each row's answers.
+        `attention_mask`, `position_ids`, each `[trees, T]`, `scored_positions`, `shift_labels`, `leaf_ids`, each
+        `[trees, K]`, and `tree_spans` `[trees, S, 3]`. And the leaf, counted over the batch, of each row's answers.
     """
     groups, places = _group(rows, answers, key_of, share_answers=share_answers)
     options: Any = {"facts": facts, "reference_in_prompt": reference_in_prompt}
@@ -104,13 +104,15 @@ def pack(trees: Sequence[PrefixTree], offsets: Sequence[int], pad_token_id: int)
     """Trees as rows filled up on the right; see `encode_trees`."""
     length = max(len(tree.tokens) for tree in trees)
     segments = max(len(tree.segments) for tree in trees)
+    scored = max(len(tree.labels) for tree in trees)
     shape = (len(trees), length)
     packed = {
         "input_ids": torch.full(shape, pad_token_id),
         "attention_mask": torch.zeros(shape, dtype=torch.long),
         "position_ids": torch.zeros(shape, dtype=torch.long),
-        "shift_labels": torch.full(shape, IGNORED),
-        "leaf_ids": torch.full(shape, NO_LEAF),
+        "scored_positions": torch.zeros(len(trees), scored, dtype=torch.long),
+        "shift_labels": torch.full((len(trees), scored), IGNORED),
+        "leaf_ids": torch.full((len(trees), scored), NO_LEAF),
         "tree_spans": torch.full((len(trees), segments, 3), -1),
     }
     for row, (tree, offset) in enumerate(zip(trees, offsets, strict=False)):
@@ -118,8 +120,9 @@ def pack(trees: Sequence[PrefixTree], offsets: Sequence[int], pad_token_id: int)
             "input_ids": tree.tokens,
             "attention_mask": [1] * len(tree.tokens),
             "position_ids": tree.positions,
-            "shift_labels": [IGNORED if label is None else label for label in tree.labels],
-            "leaf_ids": [NO_LEAF if leaf is None else offset + leaf for leaf in tree.leaves],
+            "scored_positions": tree.scored_positions,
+            "shift_labels": tree.labels,
+            "leaf_ids": [offset + leaf for leaf in tree.leaves],
             "tree_spans": tree.spans,
         }
         for name, values in columns.items():

@@ -56,18 +56,20 @@ class PrefixTree:
         return [segment.depth + offset for segment in self.segments for offset in range(len(segment.tokens))]
 
     @property
-    def labels(self) -> list[int | None]:
-        """What each token predicts: the next token of the answer in leaves, None within prompts."""
-        return [
-            label
-            for segment in self.segments
-            for label in ((None,) * len(segment.tokens) if segment.leaf is None else self.answers[segment.leaf])
-        ]
+    def scored_positions(self) -> list[int]:
+        """The packed positions that predict a token of an answer: those of the leaves' segments."""
+        leaves = [span for segment, span in zip(self.segments, self.spans, strict=True) if segment.leaf is not None]
+        return [position for start, stop, _ in leaves for position in range(start, stop)]
 
     @property
-    def leaves(self) -> list[int | None]:
-        """The leaf that each token belongs to, None within prompts."""
-        return [segment.leaf for segment in self.segments for _ in segment.tokens]
+    def labels(self) -> list[int]:
+        """What each scored position predicts."""
+        return [label for segment in self.segments if segment.leaf is not None for label in self.answers[segment.leaf]]
+
+    @property
+    def leaves(self) -> list[int]:
+        """The leaf that each scored position belongs to."""
+        return [segment.leaf for segment in self.segments if segment.leaf is not None for _ in segment.tokens]
 
     @property
     def spans(self) -> list[tuple[int, int, int]]:

@@ -162,6 +162,9 @@ def test_e_dpo_on_trees_is_the_stock_trainer_s_step(name, attention, form, check
     assert batch["image_index"].tolist() == [0, 1, 2, 1]
     assert batch["reference_image_index"].tolist() == [0, 1, 0]
     assert ours[2]["num_tokens"] < stock[2]["num_tokens"] / 2
+    # The head scores what has a label, and nothing of images and questions.
+    assert batch["scored_positions"].shape == batch["shift_labels"].shape
+    assert batch["shift_labels"].shape[1] == max((batch["shift_labels"] != -100).sum(dim=1))
 
 
 @pytest.mark.parametrize("loss_type", ["hinge", "ipo", "robust", "sigmoid_norm"])

@@ -32,8 +32,9 @@ def test_a_group_by_hand():
     ]
     assert tree.tokens == [*IMAGE, 1, 2, 3, 7, 3, 4, 3]
     assert tree.positions[20:] == [20, 21, 22, 23, 22, 20, 21]
-    assert tree.labels[20:] == [None, None, 7, 8, 9, None, 7]
-    assert tree.leaves[20:] == [None, None, 0, 0, 1, None, 2]
+    assert tree.scored_positions == [22, 23, 24, 26]
+    assert tree.labels == [7, 8, 9, 7]
+    assert tree.leaves == [0, 0, 1, 2]
     assert tree.spans == [(0, 20, -1), (20, 22, 0), (22, 24, 1), (24, 25, 1), (25, 26, 0), (26, 27, 4)]
 
 
@@ -81,7 +82,10 @@ def test_every_leaf_s_path_is_its_sequence(tails, answers, shared):
     tree = build_prefix_tree(prompts, answers)
     for leaf, (prompt, answer) in enumerate(answers):
         assert path(tree, leaf) == [*prompts[prompt], *answer[:-1]]
-        assert [label for label, owner in zip(tree.labels, tree.leaves, strict=True) if owner == leaf] == answer
+        scored = zip(tree.scored_positions, tree.labels, tree.leaves, strict=True)
+        own = [(place, label) for place, label, owner in scored if owner == leaf]
+        assert [label for _, label in own] == answer
+        assert [tree.tokens[place] for place, _ in own] == [prompts[prompt][-1], *answer[:-1]]
     for index, (segment, (start, stop, parent)) in enumerate(zip(tree.segments, tree.spans, strict=True)):
         assert parent < index
         assert tree.positions[start:stop] == list(range(segment.depth, segment.depth + stop - start))
