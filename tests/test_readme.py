@@ -97,6 +97,7 @@ def test_the_real_path_and_the_python_code_run(photos, stock, workplace, hub):
         *("build_dataset.py", "check.py", "generate_facts.py", "train.py", "score_mle.py", "evaluate.py"),
         *("report.py", "merge.py", "publish.py"),
     }
+    launched = [command for command in shown if command[0] == "accelerate"]
     for command in shown:
         tool = next(Path(word).name for word in command if word.startswith("tools/"))
         arguments = [real(word) for word in command] + SHORTER.get(tool, [])
@@ -104,6 +105,9 @@ def test_the_real_path_and_the_python_code_run(photos, stock, workplace, hub):
         if tool == "publish.py":
             settings = hub_environment(hub.url, workplace, PATH=settings["PATH"])
         program = {"python": [], "accelerate": [Path(sys.executable).with_name("accelerate")]}[arguments[0]]
+        if command in launched[2:]:
+            # The launcher takes a quarter of a minute, and starts them as it has started those before.
+            program, arguments = [], arguments[arguments.index("launch") :]
         result = run_warm([sys.executable, *program, *arguments[1:]], cwd=workplace, env=settings)
         assert result.returncode == 0, f"{shlex.join(arguments)}\n{result.stderr}"
     assert (workplace / "runs" / "evaluation" / "metrics.json").is_file()

@@ -12,6 +12,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -83,7 +84,7 @@ class WarmProcess:
             path.touch()
         request = {"arguments": list(arguments), "env": dict(environment), "cwd": str(cwd or Path.cwd())}
         request |= {name: str(path) for name, path in outputs.items()}
-        self._server = _server("hub" if _agree(environment, _HUB) else "plain")
+        self._server = _servers()["hub" if _agree(environment, _HUB) else "plain"]
         self.pid = self._server.start(request)
         self.code: int | None = None
         self._has_ended = False
@@ -118,35 +119,42 @@ class WarmProcess:
 
 
 class _Server:
-    """One `tests/warm_server.py`; ends with this process, which closes its input."""
+    """One of the two servers of `tests/warm_server.py`, at the other end of a socket."""
 
-    def __init__(self, libraries: str) -> None:
-        script = Path(__file__).with_name("warm_server.py")
-        self._process = subprocess.Popen(
-            [sys.executable, str(script), libraries],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])},
-        )
-        atexit.register(self._process.communicate)
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
 
     def start(self, request: Mapping[str, object]) -> int:
         """Fork a process; its id. The one before must have ended."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        (child,) = REPLY.unpack(os.read(self._process.stdout.fileno(), REPLY.size))
-        return int(child)
+        self._end.sendall(json.dumps(request).encode() + b"\n")
+        return self._read()
 
     def wait(self, timeout: float) -> int | None:
         """The exit code as `subprocess` gives it; None after a time-out."""
-        assert self._process.stdout is not None
-        replies = self._process.stdout.fileno()
-        ended, _, _ = select.select([replies], [], [], timeout)
-        return int(REPLY.unpack(os.read(replies, REPLY.size))[0]) if ended else None
+        ended, _, _ = select.select([self._end], [], [], timeout)
+        return self._read() if ended else None
+
+    def _read(self) -> int:
+        [number] = REPLY.unpack(self._end.recv(REPLY.size))
+        return int(number)
 
 
-_server = cache(_Server)
+@cache
+def _servers() -> dict[str, _Server]:
+    """Both servers, by what they have loaded; they end when this process closes its ends."""
+    pairs = {name: socket.socketpair() for name in ("plain", "hub")}
+    theirs = [far.fileno() for _, far in pairs.values()]
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("warm_server.py")), *map(str, theirs)],
+        pass_fds=theirs,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])},
+    )
+    atexit.register(process.wait)
+    for near, far in pairs.values():
+        far.close()
+        atexit.register(near.close)
+    return {name: _Server(near) for name, (near, _) in pairs.items()}
 
 
 def _agree(environment: Mapping[str, str], prefixes: tuple[str, ...]) -> bool:

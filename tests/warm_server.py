@@ -1,4 +1,8 @@
-"""The process that tests/warm.py forks: it has the heavy libraries, and its copies become what is asked for."""
+"""The processes that tests/warm.py forks: they have the heavy libraries, and their copies become what is asked for.
+
+`warm_server.py PLAIN HUB`: file descriptors of two sockets. On each a server of its own answers until it is closed;
+that of HUB is a copy of the other, and loads `HUB_LIBRARIES` when it is first asked.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ import runpy
 import struct
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +32,36 @@ HUB_LIBRARIES = ("peft", "trl", "datasets", "sage_trl.training", "sage_trl.evalu
 
 
 def main() -> None:
-    """Serve requests, one line of JSON each; a fork leaves the loop and becomes the process asked for."""
-    for name in PLAIN_LIBRARIES + (HUB_LIBRARIES if sys.argv[1] == "hub" else ()):
+    """Load the libraries once and become two servers."""
+    plain, hub = map(int, sys.argv[1:])
+    load(PLAIN_LIBRARIES)
+    other = os.fork()
+    if other == 0:
+        os.close(plain)
+        serve(hub, HUB_LIBRARIES)
+    else:
+        os.close(hub)
+        serve(plain, ())
+        os.waitpid(other, 0)
+
+
+def load(libraries: Iterable[str]) -> None:
+    """Import libraries for good."""
+    for name in libraries:
         importlib.import_module(name)
     gc.freeze()  # collecting would copy the pages that the processes share
-    requests, replies = os.fdopen(os.dup(0)), os.dup(1)
-    for line in requests:
+
+
+def serve(replies: int, libraries: Iterable[str]) -> None:
+    """Answer requests, one line of JSON each; a fork leaves the loop and becomes the process asked for."""
+    requests = os.fdopen(os.dup(replies))
+    for number, line in enumerate(requests):
+        if number == 0:
+            load(libraries)
         process = os.fork()
         if process == 0:
             requests.close()
+            os.close(replies)
             end(become(json.loads(line)))
         os.write(replies, REPLY.pack(process))
         os.write(replies, REPLY.pack(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])))

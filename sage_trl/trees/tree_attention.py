@@ -48,25 +48,16 @@ def dense_mask(tree_spans: Tensor, length: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Branch:
-    """The tokens `[start, stop)` of all that follows from one segment below the root.
+class SplitTree:
+    """One row of a batch: a root, and behind it its branches, each with all that follows from one segment below it.
 
     Attributes:
-        mask: `[stop - start, root + stop - start]`, true where a token of the branch sees one of the root or of the
-            branch.
+        root: the number of its tokens.
+        masks: of each branch `[tokens, root + tokens]`, true where one of its tokens sees one of the root or of itself.
     """
 
-    start: int
-    stop: int
-    mask: Tensor
-
-
-@dataclass(frozen=True)
-class SplitTree:
-    """One row of a batch: the number of the root's tokens, and the branches below it."""
-
     root: int
-    branches: tuple[Branch, ...]
+    masks: tuple[Tensor, ...]
 
 
 def split_trees(tree_spans: Tensor) -> tuple[SplitTree, ...]:
@@ -80,12 +71,11 @@ def _split(spans: list[Span], device: torch.device) -> SplitTree:
     root, top = (spans[0][1], 0) if len(tops) == 1 else (0, -1)
     starts = [start for start, _, parent in spans if parent == top]
     stops = [*starts[1:], spans[-1][1]]
-    branches = []
+    masks = []
     for start, stop in zip(starts, stops, strict=True):
         own = ancestor_mask(spans, start, stop)
-        mask = torch.cat([own.new_ones(stop - start, root), own], dim=1)
-        branches.append(Branch(start, stop, mask.to(device)))
-    return SplitTree(root, tuple(branches))
+        masks.append(torch.cat([own.new_ones(stop - start, root), own], dim=1).to(device))
+    return SplitTree(root, tuple(masks))
 
 
 def prepare_split(tree_spans: Tensor, length: int, dtype: torch.dtype) -> VarlenTrees | tuple[SplitTree, ...]:
@@ -123,8 +113,8 @@ def split_attention_forward(
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     rows = [
-        _attend(query[row : row + 1], key[row : row + 1], value[row : row + 1], one, dropout, scaling)
-        for row, one in enumerate(tree)
+        _attend(*one_row, one, dropout, scaling)
+        for *one_row, one in zip(query.split(1), key.split(1), value.split(1), tree, strict=True)
     ]
     return torch.cat(rows).transpose(1, 2).contiguous(), None
 
@@ -134,17 +124,17 @@ def _attend(
 ) -> Tensor:
     """One row, `[1, heads, T, D]`: the root causally, then each branch over the root and itself."""
     attend = functional.scaled_dot_product_attention
-    root = slice(0, tree.root)
+    sizes = [tree.root, *(len(mask) for mask in tree.masks)]
+    padding = query.shape[2] - sum(sizes)
+    # Split at once: the gradient of each slice would be a whole row of zeros but for its own place.
+    pieces_of = [each.split([*sizes, padding], dim=2)[:-1] for each in (query, key, value)]
+    (root_query, *queries), (root_key, *keys), (root_value, *values) = pieces_of
     pieces = []
     if tree.root:
-        root_query, root_key, root_value = query[:, :, root], key[:, :, root], value[:, :, root]
         pieces.append(attend(root_query, root_key, root_value, is_causal=True, dropout_p=dropout, scale=scaling))
-    for branch in tree.branches:
-        own = slice(branch.start, branch.stop)
-        keys = torch.cat([key[:, :, root], key[:, :, own]], dim=2)
-        values = torch.cat([value[:, :, root], value[:, :, own]], dim=2)
-        pieces.append(attend(query[:, :, own], keys, values, attn_mask=branch.mask, dropout_p=dropout, scale=scaling))
-    padding = query.shape[2] - sum(piece.shape[2] for piece in pieces)
+    for mask, own_query, own_key, own_value in zip(tree.masks, queries, keys, values, strict=True):
+        keys_seen, values_seen = torch.cat([root_key, own_key], dim=2), torch.cat([root_value, own_value], dim=2)
+        pieces.append(attend(own_query, keys_seen, values_seen, attn_mask=mask, dropout_p=dropout, scale=scaling))
     return functional.pad(torch.cat(pieces, dim=2), (0, 0, 0, padding))
 
 

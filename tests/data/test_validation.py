@@ -71,10 +71,13 @@ def test_a_fault_is_found(sound: dict[str, Path], tmp_path: Path, fault: str) ->
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(1, 21))
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_found_wherever_it_is(sound: dict[str, Path], tmp_path: Path, fault: str, seed: int) -> None:
-    assert_found(*spoil(sound["synthetic"], tmp_path, fault, seed))
+def test_a_fault_is_found_wherever_it_is(
+    sound: dict[str, Path], tmp_path: Path, fault: str, subtests: pytest.Subtests
+) -> None:
+    for seed in range(1, 21):
+        with subtests.test(seed=seed):
+            assert_found(*spoil(sound["synthetic"], tmp_path, fault, seed))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -64,17 +64,19 @@ def test_all_faults_of_a_root_are_in_one_report(source: str, tmp_path: Path) -> 
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize(("source", "kind"), CASES)
-def test_a_fault_is_reported_with_any_seed(source: str, kind: str, seed: int, tmp_path: Path) -> None:
-    check_one(source, kind, tmp_path, seed)
+def test_a_fault_is_reported_with_any_seed(source: str, kind: str, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for seed in range(20):
+        with subtests.test(seed=seed):
+            check_one(source, kind, tmp_path / str(seed), seed)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("source", sorted(LOCAL))
-def test_all_faults_are_in_one_report_with_any_seed(source: str, seed: int, tmp_path: Path) -> None:
-    check_several(source, tmp_path, seed)
+def test_all_faults_are_in_one_report_with_any_seed(source: str, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for seed in range(20):
+        with subtests.test(seed=seed):
+            check_several(source, tmp_path / str(seed), seed)
 
 
 @pytest.mark.parametrize("source", ["mvtec", "ad_pl"])
