@@ -112,10 +112,8 @@ def split_attention_forward(
         return attend_varlen(query, key, value, tree, dropout, scaling), None
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    rows = [
-        _attend(*one_row, one, dropout, scaling)
-        for *one_row, one in zip(query.split(1), key.split(1), value.split(1), tree, strict=True)
-    ]
+    one_by_one = zip(torch.split(query, 1), torch.split(key, 1), torch.split(value, 1), tree, strict=True)
+    rows = [_attend(q, k, v, one, dropout, scaling) for q, k, v, one in one_by_one]
     return torch.cat(rows).transpose(1, 2).contiguous(), None
 
 
@@ -127,7 +125,7 @@ def _attend(
     sizes = [tree.root, *(len(mask) for mask in tree.masks)]
     padding = query.shape[2] - sum(sizes)
     # Split at once: the gradient of each slice would be a whole row of zeros but for its own place.
-    pieces_of = [each.split([*sizes, padding], dim=2)[:-1] for each in (query, key, value)]
+    pieces_of = [torch.split(each, [*sizes, padding], dim=2)[:-1] for each in (query, key, value)]
     (root_query, *queries), (root_key, *keys), (root_value, *values) = pieces_of
     pieces = []
     if tree.root:
