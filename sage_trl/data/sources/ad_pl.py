@@ -27,7 +27,7 @@ from pydantic import Field, StringConstraints, field_validator
 from sage_trl.data.faults import FaultList
 from sage_trl.data.sources.asked_parts import LEVEL_OF_PAIR_TYPE, Group, asked_parts, note_repeated
 from sage_trl.data.sources.base import ASKED_OPTIONS, Language, Part, SourceOptions, root_of
-from sage_trl.data.sources.json_entries import Entry, image_of, read_entries
+from sage_trl.data.sources.json_entries import Entry, image_of, json_files, read_entries
 from sage_trl.data.sources.photos import photo_by_folders
 from sage_trl.lexicon import read_verdict
 from sage_trl.records import Question
@@ -84,7 +84,7 @@ class AdPlSource:
         root = root_of(options, self.name)
         faults = FaultList()
         groups: list[Group] = []
-        files = sorted(root.rglob("*.json"))
+        files = json_files(root, "**/*")
         for path in files:
             groups += _read_file(path, root, options.language, faults)
         if not files:

@@ -24,6 +24,11 @@ class Entry(BaseModel):
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
 
 
+def json_files(folder: Path, pattern: str = "*") -> list[Path]:
+    """The JSON files among what a glob pattern finds, in order, whatever the case of their endings."""
+    return sorted(path for path in folder.glob(pattern) if path.suffix.lower() == ".json")
+
+
 def read_entries(kind: type[AnyEntry], path: Path, faults: FaultList) -> Iterator[tuple[str, AnyEntry]]:
     """Yield (field, entry) for each good entry of a file that holds a list, or an object of named entries."""
     with faults.collecting():

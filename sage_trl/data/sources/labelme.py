@@ -10,9 +10,9 @@ A JSON file, shortened; photo and file have the same name, endings apart:
 
 A photo without a file, or with no shapes, is normal. Photos of one camera place are known by their names where these
 hold a time and a place, as those of BSData do (`..._200905041126_277500_315_...`): the earliest normal photo of a place
-is the reference of the others, and a place with all its photos is in one split. Photos without a place share a split
-and have no reference. Where no photo has one, references are picked from the normal photos. `--category "ball screw"`
-names the part.
+is the reference of the others, and a place with all its photos is in one split. Photos without a place are divided one
+by one and have no reference; where no photo has a place, references are picked from the normal photos.
+`--category "ball screw"` names the part.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sage_trl.data.faults import FaultList
 from sage_trl.data.images import read_size
 from sage_trl.data.masks import Region
 from sage_trl.data.sources.base import PHOTO_OPTIONS, Part, SourceOptions, root_of
-from sage_trl.data.sources.json_entries import Entry, parse_entry
+from sage_trl.data.sources.json_entries import Entry, json_files, parse_entry
 from sage_trl.data.sources.photo_parts import photo_parts
 from sage_trl.data.sources.photos import NORMAL, Photo, folders, image_files, name_of
 from sage_trl.errors import DataError
@@ -39,7 +39,6 @@ from sage_trl.lexicon import readable_type
 from sage_trl.storage import read_json
 
 PLACE = re.compile(r"_(?P<time>\d{12})_(?P<place>\d+_\d+)(?:_|$)")
-NO_PLACE = "no place"
 # A shape this thin (pixels) is a slip of the mouse.
 MIN_EXTENT = 1.0
 Label = Annotated[str, StringConstraints(min_length=1)]
@@ -82,11 +81,10 @@ def read_labelme(root: Path, category: str, faults: FaultList) -> list[Photo]:
     images: dict[str, Path] = {}
     annotations: dict[str, Path] = {}
     for folder in _all_folders(root):
-        json_files = {path.stem: path for path in sorted(folder.glob("*.json"))}
-        for stem, path in json_files.items():
-            if stem in annotations:
-                faults.add(path, None, f"has the same name as {annotations[stem]}", "keep one of them")
-            annotations.setdefault(stem, path)
+        for path in json_files(folder):
+            if path.stem in annotations:
+                faults.add(path, None, f"has the same name as {annotations[path.stem]}", "keep one of them")
+            annotations.setdefault(path.stem, path)
         for path in image_files(folder, faults, ignore=(".json", ".md", ".txt", "")):
             if path.stem in images:
                 faults.add(path, None, f"has the same name as {images[path.stem]}", "rename one, with its JSON file")
@@ -118,7 +116,7 @@ def _read_photo(path: Path, root: Path, category: str, annotation: Path | None, 
     place = None if found is None else found["place"]
     name = name_of(path, root)
     label = types[0] if types else NORMAL
-    return Photo(name, path, category, label, place or NO_PLACE, regions=regions, types=types, physical_unit=place)
+    return Photo(name, path, category, label, place or name, regions=regions, types=types, physical_unit=place)
 
 
 def _regions(path: Path, size: tuple[int, int] | None, faults: FaultList) -> Iterator[tuple[str, Region]]:

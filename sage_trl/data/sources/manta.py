@@ -33,7 +33,7 @@ from sage_trl.data.images import open_image
 from sage_trl.data.sources.ad_pl import PairType
 from sage_trl.data.sources.asked_parts import LEVEL_OF_PAIR_TYPE, Group, asked_parts, note_repeated
 from sage_trl.data.sources.base import ASKED_OPTIONS, Language, Part, SourceOptions, root_of
-from sage_trl.data.sources.json_entries import Entry, image_of, read_entries
+from sage_trl.data.sources.json_entries import Entry, image_of, json_files, read_entries
 from sage_trl.data.sources.photos import GOOD_FOLDERS, NORMAL, Photo, name_of
 from sage_trl.errors import DataError
 from sage_trl.records import Question
@@ -81,7 +81,7 @@ class MantaSource:
         root = root_of(options, self.name)
         faults = FaultList()
         groups: list[Group] = []
-        files = sorted((root / "JsonData").glob("*.json"))
+        files = json_files(root / "JsonData")
         for path in files:
             groups += _read_file(path, root, options.language, faults)
         if not files:
