@@ -99,7 +99,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--config", metavar="NAME", help="datasets: which configuration, where it has several")
     parser.add_argument("--copy-images", action="store_true", help="copy image files instead of naming them in place")
     parser.add_argument("--image-size", type=int, help="side of the pictures or crops in pixels")
-    parser.add_argument("--defective-share", type=float, default=0.6, help="share of parts with a defect")
+    parser.add_argument(
+        "--defective-share",
+        type=float,
+        default=0.6,
+        help="share of parts with a defect, but of mvtec, mpdd and sources with their own questions",
+    )
     parser.add_argument("--crops-per-defect", type=int, default=2, help="deep_pcb: shifted crops of each defect")
     parser.add_argument("--force", action="store_true", help="replace a dataset that is at --output")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")

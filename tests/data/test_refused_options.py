@@ -42,6 +42,8 @@ def test_options_are_refused(options: dict[str, object], said: str) -> None:
         ("synthetic", {"split_shares": {"train": 1.0}}, "--split-shares means nothing to source 'synthetic'"),
         ("synthetic", {"image_size": 0}, "image size 0 is out of range"),
         ("mvtec", {"views": "each"}, "--views means nothing to source 'mvtec'"),
+        ("mvtec", {"defective_share": 0.2}, "--defective-share means nothing to source 'mvtec'"),
+        ("mpdd", {"defective_share": 0.2}, "--defective-share means nothing to source 'mpdd'"),
         ("visa", {"language": "zh"}, "--language means nothing to source 'visa'"),
         ("ad_pl", {"defective_share": 0.5}, "--defective-share means nothing to source 'ad_pl'"),
         ("manta", {"pairing": "nearest"}, "use one of given, none"),

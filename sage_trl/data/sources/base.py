@@ -138,7 +138,7 @@ class Source(Protocol):
 
 
 PHOTO_OPTIONS = frozenset({"root", "pairing", "split_shares", "defective_share"})
-"""What a source uses whose parts come from `photo_parts`."""
+"""What a source uses whose parts come from `photo_parts`; without `defective_share` where it names the references."""
 ASKED_OPTIONS = frozenset({"root", "pairing", "split_shares"})
 """What a source uses whose parts come from `asked_parts`."""
 _OF_ALL = frozenset({"seed", "groups", "licence"})

@@ -11,10 +11,11 @@ One row; only `image` and `label` are needed:
 
 `image` and `mask` hold images, or texts that name image files, starting from FOLDER or from the folder of FILE.
 `--config NAME` says which configuration is meant where a dataset has several.
-`label` is a text or a ClassLabel; good, normal, ok and no label (or false, or 0 of a column without class names) mean a
-normal part. A boolean or a bare number above 0 means a defect `anomaly`. `--columns image=photo label=defect` says what
-the columns are called. The splits of the dataset are kept where it has more than one; a single one is divided by our
-shares. Pictures are saved into our dataset, since they are rows and not files.
+`label` and `category` are texts or ClassLabels. The labels good, normal, ok and none (of classes also -1; or false, or
+0 of a column without class names) mean a normal part. A boolean or a bare number above 0 means a defect `anomaly`.
+`--columns image=photo label=defect` says what the columns are called. The splits of the dataset are kept where it has
+more than one; a single one is divided by our shares. Pictures are saved into our dataset, since they are rows and not
+files.
 """
 
 from __future__ import annotations
@@ -134,16 +135,19 @@ def _read_split(
                 faults.add(root, None, problem, f"name another: --columns {ours}=NAME")
                 return
     read_label = _label_reader(rows.features[columns["label"]])
+    read_category = _name_reader(rows.features.get(columns["category"]))
     described = rows.select_columns([columns[c] for c in COLUMNS if columns[c] in rows.column_names and c != "image"])
     for index, row in enumerate(described):
         place = f"{name}[{index}]"
+        column = columns["label"]
         try:
-            label = read_label(row[columns["label"]])
+            label = read_label(row[column])
+            column = columns["category"]
+            category = read_category(row.get(column)) or options.category or "part"
         except (TypeError, ValueError) as error:
             remedy = "write a name, a class or true and false"
-            faults.add(root, None, f"{place} field {columns['label']!r}: {error}", remedy)
+            faults.add(root, None, f"{place} field {column!r}: {error}", remedy)
             continue
-        category = str(row.get(columns["category"]) or options.category or "part")
         read = partial(_image_bytes, rows, index, columns["image"], root, place)
         mask = partial(_image_bytes, rows, index, columns["mask"], root, place) if row.get(columns["mask"]) else None
         if label != NORMAL and mask is None and columns["mask"] in rows.column_names:
@@ -195,15 +199,22 @@ def _named_file(value: str, column: str, root: Path, place: str) -> bytes:
 def _label_reader(feature: Any) -> Callable[[Any], str]:
     """What turns a value of the label's column into `normal` or a readable type."""
     if isinstance(feature, ClassLabel):
-        names = feature.names
-
-        def of_class(value: Any) -> str:
-            if not isinstance(value, int) or not 0 <= value < len(names):
-                raise ValueError(f"{value!r} is no class")
-            return _of_text(names[value])
-
-        return of_class
+        read_name = _name_reader(feature)
+        return lambda value: _of_text(read_name(value))
     return _of_value
+
+
+def _name_reader(feature: Any) -> Callable[[Any], str]:
+    """What turns a value of a column into a text: no value, or -1 of classes, into an empty one."""
+
+    def read(value: Any) -> str:
+        if value is None or not isinstance(feature, ClassLabel):
+            return "" if value is None else str(value)
+        if not -1 <= value < len(feature.names):
+            raise ValueError(f"{value!r} is no class")
+        return "" if value == -1 else str(feature.names[value])
+
+    return read
 
 
 def _of_value(value: Any) -> str:

@@ -21,7 +21,7 @@ class MpddSource:
 
     name = "mpdd"
     licence = "CC BY-NC-SA 4.0 (MPDD)"
-    uses = PHOTO_OPTIONS
+    uses = PHOTO_OPTIONS - {"defective_share"}
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:
         faults = FaultList()

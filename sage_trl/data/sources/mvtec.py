@@ -24,7 +24,7 @@ class MvtecSource:
 
     name = "mvtec"
     licence = "CC BY-NC-SA 4.0 (MVTec AD)"
-    uses = PHOTO_OPTIONS
+    uses = PHOTO_OPTIONS - {"defective_share"}
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:
         faults = FaultList()

@@ -17,7 +17,7 @@ from sage_trl.data.sources import Part, SourceOptions, open_source
 from sage_trl.data.validation import check_dataset
 from sage_trl.errors import DataError
 from tests.conftest import REPOSITORY
-from tests.data.sources.trees import BOX, SIDE, grow, mask, picture, save, save_rows
+from tests.data.sources.trees import BOX, SIDE, grow, image_bytes, mask, picture, save, save_rows
 from tests.warm import run_warm
 
 HIT = tuple(value / SIDE for value in BOX)
@@ -115,6 +115,31 @@ def test_an_imagefolder(tmp_path: Path) -> None:
     parts = parts_of(tmp_path / "rows", category="cap", split_shares={"train": 1.0})
     assert Counter(defect.type for part in parts for defect in part.defects) == {"scratch": 6}
     assert {part.category for part in parts} == {"cap"}
+
+
+def test_classes_of_labels_and_of_categories(tmp_path: Path) -> None:
+    kinds = datasets.ClassLabel(names=["cap", "nut"])
+    labels = datasets.ClassLabel(names=["bent", "scratch"])
+    features = datasets.Features(image=datasets.Image(), label=labels, category=kinds)
+    draw = random.Random(0)
+    given = {"label": [None, -1, 0, 1] * 3, "category": [0] * 4 + [1] * 4 + [None, -1, None, -1]}
+    given["image"] = [{"bytes": image_bytes(picture(draw)), "path": None} for _ in range(12)]
+    datasets.Dataset.from_dict(given, features=features).save_to_disk(str(tmp_path / "rows"))
+    parts = parts_of(tmp_path / "rows", pairing="none", category="disc", split_shares={"train": 1.0})
+    found = [(part.category, *(defect.type for defect in part.defects)) for part in sorted(parts, key=lambda p: p.name)]
+    assert found == [(kind, *label) for kind in ("cap", "nut", "disc") for label in ((), (), ("bend",), ("scratch",))]
+
+
+def test_a_number_is_a_category_and_one_that_is_no_class_is_a_fault(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    images = [{"bytes": image_bytes(picture(draw)), "path": None} for _ in range(4)]
+    given = {"image": images, "label": ["good", "scratch"] * 2, "category": [0, 0, 7, 7]}
+    rows = datasets.Dataset.from_dict(given).cast_column("image", datasets.Image())
+    rows.save_to_disk(str(tmp_path / "rows"))
+    assert {part.category for part in parts_of(tmp_path / "rows", pairing="none")} == {"0", "7"}
+    rows.cast_column("category", datasets.ClassLabel(names=["cap"])).save_to_disk(str(tmp_path / "classes"))
+    with pytest.raises(DataError, match=r"all\[2\] field 'category': 7 is no class\n  remedy: "):
+        parts_of(tmp_path / "classes", pairing="none")
 
 
 def test_which_of_several_configurations(tmp_path: Path) -> None:
