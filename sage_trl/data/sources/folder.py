@@ -18,10 +18,20 @@ from pathlib import Path
 from sage_trl.data.faults import FaultList
 from sage_trl.data.sources.base import PHOTO_OPTIONS, Part, SourceOptions, root_of
 from sage_trl.data.sources.photo_parts import photo_parts
-from sage_trl.data.sources.photos import GOOD_FOLDERS, NORMAL, Photo, folders, image_files, match_masks, name_of
+from sage_trl.data.sources.photos import (
+    GOOD_FOLDERS,
+    NORMAL,
+    Photo,
+    folders,
+    image_files,
+    match_masks,
+    name_of,
+    note_loose_images,
+)
 from sage_trl.lexicon import readable_type
 
 MASKS = ("masks", "ground_truth")
+LOOSE_REMEDY = "move it into good, or into a folder named after its defect"
 
 
 class FolderSource:
@@ -44,6 +54,7 @@ def read_folder(root: Path, category: str | None, faults: FaultList) -> list[Pho
         return []
     if _good_folder(root) is not None:
         return list(_read_category(root, root, category or root.resolve().name, faults))
+    note_loose_images(root, LOOSE_REMEDY, faults)
     categories = [folder for folder in folders(root) if _good_folder(folder) is not None]
     for folder in folders(root):
         if folder not in categories:
@@ -58,6 +69,7 @@ def _good_folder(folder: Path) -> Path | None:
 
 
 def _read_category(folder: Path, root: Path, category: str, faults: FaultList) -> Iterator[Photo]:
+    note_loose_images(folder, LOOSE_REMEDY, faults)
     masks = [each for each in folders(folder) if each.name.lower() in MASKS]
     kinds = [each for each in folders(folder) if each not in masks]
     for kind in kinds:
@@ -76,5 +88,5 @@ def _read_category(folder: Path, root: Path, category: str, faults: FaultList) -
         for unknown in folders(each):
             if unknown.name not in {kind.name for kind in kinds}:
                 faults.add(unknown, None, f"masks of {unknown.name!r}, a folder that is not there", "rename it")
-        if images := image_files(each, faults):
+        if images := image_files(each, faults, reads_folders=True):
             faults.add(images[0], None, "a mask outside the folder of its defect", f"move it to {each}/DEFECT")

@@ -85,7 +85,7 @@ def read_labelme(root: Path, category: str, faults: FaultList) -> list[Photo]:
             if path.stem in annotations:
                 faults.add(path, None, f"has the same name as {annotations[path.stem]}", "keep one of them")
             annotations.setdefault(path.stem, path)
-        for path in image_files(folder, faults, ignore=(".json", ".md", ".txt", "")):
+        for path in image_files(folder, faults, ignore=(".json", ".md", ".txt", ""), reads_folders=True):
             if path.stem in images:
                 faults.add(path, None, f"has the same name as {images[path.stem]}", "rename one, with its JSON file")
             images.setdefault(path.stem, path)

@@ -5,7 +5,8 @@
     ROOT/CATEGORY/test/DEFECT/000.png            parts with a defect, named by the folder
     ROOT/CATEGORY/ground_truth/DEFECT/000.png    their masks, or 000_mask.png
 
-ROOT may be a category itself. Endings may be in capitals. A folder of defects without a folder of masks is a fault.
+ROOT may be a category itself. Endings may be in capitals. A folder of defects without a folder of masks is a fault, and
+so is a folder that is none of these.
 """
 
 from __future__ import annotations
@@ -14,10 +15,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sage_trl.data.faults import FaultList
-from sage_trl.data.sources.photos import NORMAL, Photo, folders, image_files, match_masks, name_of
+from sage_trl.data.sources.photos import (
+    NORMAL,
+    Photo,
+    folders,
+    image_files,
+    match_masks,
+    name_of,
+    note_loose_images,
+    note_other_folders,
+)
 from sage_trl.lexicon import readable_type
 
 GOOD = "good"
+PARTS_OF_CATEGORY = ("train", "test", "ground_truth")
 
 
 def read_mvtec_layout(root: Path, faults: FaultList) -> list[Photo]:
@@ -28,6 +39,10 @@ def read_mvtec_layout(root: Path, faults: FaultList) -> list[Photo]:
     categories = [root] if _is_category(root) else [folder for folder in folders(root) if _is_category(folder)]
     if not categories:
         faults.add(root, None, "holds no category with train/good and test", "give the folder of the categories")
+    elif categories != [root]:
+        known = [category.name for category in categories]
+        remedy = "restore its folders, or move it out of the root"
+        note_other_folders(root, known, "is no category with train/good and test", remedy, faults)
     return [photo for category in categories for photo in _read_category(category, faults)]
 
 
@@ -38,6 +53,10 @@ def _is_category(folder: Path) -> bool:
 def _read_category(category: Path, faults: FaultList) -> Iterator[Photo]:
     yield from _good_photos(category / "train" / GOOD, category, faults, is_reference=True)
     yield from _good_photos(category / "test" / GOOD, category, faults, is_reference=False)
+    remedy = "move its images into train/good or test, or move it out of the root"
+    note_other_folders(category, PARTS_OF_CATEGORY, f"is none of {', '.join(PARTS_OF_CATEGORY)}", remedy, faults)
+    for folder in (category / name for name in PARTS_OF_CATEGORY if (category / name).is_dir()):
+        note_loose_images(folder, "move it into good, or into the folder of its defect", faults)
     test, truth = category / "test", category / "ground_truth"
     defects = [folder for folder in folders(test) if folder.name.lower() != GOOD] if test.is_dir() else []
     for folder in folders(category / "train") if (category / "train").is_dir() else []:

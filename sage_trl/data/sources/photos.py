@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,11 +79,17 @@ class Seen:
     digest: str
 
 
-def image_files(folder: Path, faults: FaultList, ignore: tuple[str, ...] = ()) -> list[Path]:
+def image_files(
+    folder: Path, faults: FaultList, ignore: tuple[str, ...] = (), *, reads_folders: bool = False
+) -> list[Path]:
     """The image files of a folder by name, whatever the case of their endings.
 
-    Other files, but for those with an ending of `ignore`, and a name that occurs with two endings are noted as faults.
+    Other files, but for those with an ending of `ignore`, a name that occurs with two endings, and folders in the
+    folder, unless the caller reads them itself (`reads_folders`), are noted as faults.
     """
+    if not reads_folders:
+        remedy = "move its images up, or move it away"
+        note_other_folders(folder, (), "is a folder among the images, and is not read", remedy, faults)
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name.lower() in _HIDDEN or path.is_dir():
@@ -103,6 +109,20 @@ def image_files(folder: Path, faults: FaultList, ignore: tuple[str, ...] = ()) -
 def folders(parent: Path) -> list[Path]:
     """Folders below a folder, by name, without hidden ones."""
     return [path for path in sorted(parent.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+
+
+def note_other_folders(parent: Path, known: Container[str], problem: str, remedy: str, faults: FaultList) -> None:
+    """A fault for each folder below `parent` whose name is none of `known`: what lies in it would be left out."""
+    for folder in folders(parent):
+        if folder.name not in known:
+            faults.add(folder, None, problem, remedy)
+
+
+def note_loose_images(parent: Path, remedy: str, faults: FaultList) -> None:
+    """A fault for each image in a folder that should hold folders alone."""
+    for path in sorted(parent.iterdir()):
+        if path.is_file() and path.suffix.lower() in _SUFFIXES and not path.name.startswith("."):
+            faults.add(path, None, "is an image outside the folders that are read", remedy)
 
 
 def name_of(path: Path, root: Path) -> str:

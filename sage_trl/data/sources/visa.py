@@ -26,11 +26,13 @@ from typing import Any
 from sage_trl.data.faults import FaultList
 from sage_trl.data.sources.base import PHOTO_OPTIONS, Part, SourceOptions, root_of
 from sage_trl.data.sources.photo_parts import photo_parts
-from sage_trl.data.sources.photos import NORMAL, Photo, folders, image_files, match_masks, name_of
+from sage_trl.data.sources.photos import NORMAL, Photo, folders, image_files, match_masks, name_of, note_other_folders
 from sage_trl.lexicon import readable_type
 
 ONE_CLASS = "1cls"
 ANNOTATION = "image_anno.csv"
+SPLITS = "split_csv"
+KINDS = ("Normal", "Anomaly")
 ANNOTATION_COLUMNS = ("image", "label", "mask")
 SPLIT_COLUMNS = ("object", "split", "label", "image", "mask")
 
@@ -55,8 +57,10 @@ def read_visa(root: Path, split_file: str, faults: FaultList) -> list[Photo]:
         problem = "holds no object with a folder Data"
         faults.add(root, None, problem, "give the folder that holds candle, capsules, ... and split_csv")
         return []
+    known = [SPLITS, *(category.name for category in categories)]
+    note_other_folders(root, known, "holds no folder Data", "restore it, or move the folder out of the root", faults)
     photos = [photo for category in categories for photo in _read_category(category, root, faults)]
-    if not (root / "split_csv").is_dir():
+    if not (root / SPLITS).is_dir():
         return photos
     return _with_splits(photos, root, split_file, faults)
 
@@ -64,12 +68,15 @@ def read_visa(root: Path, split_file: str, faults: FaultList) -> list[Photo]:
 def _read_category(category: Path, root: Path, faults: FaultList) -> list[Photo]:
     images = category / "Data" / "Images"
     found: dict[str, Path] = {}
-    for kind in ("Normal", "Anomaly"):
+    for kind in KINDS:
         folder = images / kind
         if not folder.is_dir():
             faults.add(folder, None, "no such folder", "restore it: every object has normal and anomalous images")
             continue
         found |= {path.relative_to(root).as_posix(): path for path in image_files(folder, faults)}
+    if images.is_dir():
+        remedy = "move its images into one of them, or move it out of the root"
+        note_other_folders(images, KINDS, f"is none of {', '.join(KINDS)}", remedy, faults)
     anomalous = [path for path in found.values() if path.parent.name == "Anomaly"]
     masks = category / "Data" / "Masks" / "Anomaly"
     mask_files = image_files(masks, faults) if masks.is_dir() else []
@@ -113,7 +120,7 @@ def _read_labels(table: Path, found: Mapping[str, Path], faults: FaultList) -> d
 
 
 def _with_splits(photos: list[Photo], root: Path, split_file: str, faults: FaultList) -> list[Photo]:
-    table = root / "split_csv" / f"{split_file}.csv"
+    table = root / SPLITS / f"{split_file}.csv"
     splits: dict[str, str] = {}
     for line, row in _rows(table, SPLIT_COLUMNS, faults):
         if row["split"] not in ("train", "test"):

@@ -129,6 +129,37 @@ def two_endings(tree: Tree) -> str:
     return save(picture(tree.rng), path.with_suffix(".bmp")).name
 
 
+def _folder_with_image(tree: Tree, folder: Path) -> str:
+    save(picture(tree.rng), folder / "000.png")
+    return f"{folder}: "
+
+
+def folder_among_images(tree: Tree) -> str:
+    return _folder_with_image(tree, _image(tree).parent / "more")
+
+
+def other_folder(tree: Tree) -> str:
+    """Beside the categories."""
+    _folder_with_image(tree, tree.root / "spare/images")
+    return f"{tree.root / 'spare'}: "
+
+
+def other_folder_of_category(tree: Tree) -> str:
+    return _folder_with_image(tree, tree.root / "screw/validation")
+
+
+def other_folder_of_images(tree: Tree) -> str:
+    return _folder_with_image(tree, tree.root / "candle/Data/Images/Unsure")
+
+
+def loose_image(tree: Tree) -> str:
+    return f"{save(picture(tree.rng), tree.root / 'loose.JPG')}: "
+
+
+def loose_test_image(tree: Tree) -> str:
+    return f"{save(picture(tree.rng), tree.root / 'screw/test/loose.png')}: "
+
+
 def masks_without_folder(tree: Tree) -> str:
     path = tree.mask_of[tree.take("defective")].parent
     return shutil.copytree(path, path.with_name("ghost")).name
@@ -389,14 +420,31 @@ WHOLE_FILE_FAULTS = {"json_cut": json_cut, "json_not_utf8": json_not_utf8, "json
 
 # Faults that leave the rest of the tree as it is, so that several can be found in one run, and those that do not.
 LOCAL: dict[str, dict[str, Fault]] = {
-    "mvtec": {**IMAGE_FAULTS, **MASK_FAULTS, "masks_without_folder": masks_without_folder},
+    "mvtec": {
+        **IMAGE_FAULTS,
+        **MASK_FAULTS,
+        "masks_without_folder": masks_without_folder,
+        "folder_among_images": folder_among_images,
+        "other_folder": other_folder,
+        "other_folder_of_category": other_folder_of_category,
+        "loose_test_image": loose_test_image,
+    },
     "visa": {
         **IMAGE_FAULTS,
         **MASK_FAULTS,
         "visa_unlisted": visa_unlisted,
         "visa_ghost": visa_ghost,
+        "folder_among_images": folder_among_images,
+        "other_folder": other_folder,
+        "other_folder_of_images": other_folder_of_images,
     },
-    "folder": {**IMAGE_FAULTS, **MASK_FAULTS, "masks_without_folder": masks_without_folder},
+    "folder": {
+        **IMAGE_FAULTS,
+        **MASK_FAULTS,
+        "masks_without_folder": masks_without_folder,
+        "folder_among_images": folder_among_images,
+        "loose_image": loose_image,
+    },
     "deep_pcb": {
         **IMAGE_FAULTS,
         "pcb_line": pcb_line,
