@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sage_trl.evaluation.reply_text import clauses, without_markup, without_thoughts
+from sage_trl.evaluation.reply_text import clauses, final_text, without_markup
 from sage_trl.lexicon.reading import CHINESE_NO, CHINESE_YES
 
 _YES_WORD = r"(?:yes|yeah|yep)"
@@ -26,26 +26,30 @@ _NUMBER_SIGN = re.compile(r"\bno\.\s*(?=\d)", re.IGNORECASE)
 # ("no scratch is visible"), which answers "is it fine?" and "is it scratched?" in opposite ways.
 _CLAUSE_OPENER = (
     "the|this|that|these|those|it|its|there|they|i|we|you|he|she|a|an|both|all|in|on|at|as|because|since|from|compared"
-    "|based|when|while|but|so|is|are|not|nothing|neither|none|everything|only|just|one"
+    "|based|when|while|but|so|is|are|not|nothing|neither|none|everything|only|just"
 )
 _END = r"(?=\s*(?:[,.!?:;–—]|$))"
 # "True" and "correct" are adjectives too ("true colours"), "certainly" an adverb: they state something when alone.
 _YES_ALONE = (
     r"(?:(?:that\s+is\s+|that's\s+)?(?:true|correct|right)"
-    rf"|affirmative|indeed|absolutely|certainly|definitely|of\s+course){_END}"
+    rf"|affirmative|indeed|absolutely|certainly|definitely|of\s+course|i\s+think\s+so){_END}"
 )
 _NO_ALONE = (
     r"(?:(?:that\s+is\s+|that's\s+)?(?:not\s+true|not\s+correct|false|incorrect|wrong)|negative"
-    rf"|not\s+at\s+all|(?:absolutely|certainly|definitely)\s+not){_END}"
+    r"|not\s+at\s+all|not\s+really|(?:absolutely|certainly|definitely|probably|clearly)\s+not"
+    rf"|i\s+(?:don't|do\s+not)\s+think\s+so){_END}"
 )
-_YES_CHINESE = rf"(?:{CHINESE_YES}){_END}"
+_YES_CHINESE = rf"(?:{CHINESE_YES}|没错){_END}"
 _NO_CHINESE = rf"(?:{CHINESE_NO}){_END}"
 _NO_AS_VERDICT = rf"{_NO_WORD}(?:{_END}|(?=\s+(?:{_CLAUSE_OPENER})\b))"
-_YES = rf"(?:{_YES_WORD}\b|{_YES_CHINESE})"
+# "Yes would be right only for ..." speaks of the word.
+_YES = rf"(?:{_YES_WORD}\b(?!\s+would\b)|{_YES_CHINESE})"
 _NO = rf"(?:{_NO_AS_VERDICT}|{_NO_CHINESE})"
 
 _LEADING = re.compile(
-    rf"^(?:(?:well|so|okay|ok|hmm|thus|therefore|hence|因此|所以)\s+)?(?:(?P<yes>{_YES})|(?P<no>{_NO}))", re.I
+    rf"^(?:(?:well|so|okay|ok|hmm|thus|therefore|hence|(?:most\s+)?likely|probably|definitely|clearly|因此|所以)\s+)?"
+    rf"(?:(?P<yes>{_YES})|(?P<no>{_NO}))",
+    re.IGNORECASE,
 )
 _ALONE = re.compile(rf"^(?:(?P<yes>{_YES_ALONE})|(?P<no>{_NO_ALONE}))", re.IGNORECASE)
 # A whole clause that repeats the question's verb: "It is.", "There are not."
@@ -53,11 +57,14 @@ _SHORT_FORM = re.compile(
     r"^(?:(?:it|there|they|this)\s+(?:is|are|does|do|has|was|were))(?:(?P<yes>)|(?P<no>n't|\s+not))$", re.IGNORECASE
 )
 _AFTER_COMMA = re.compile(
-    rf",\s*(?:(?P<yes>{_YES_WORD}{_END}|{_YES_CHINESE})|(?P<no>{_NO_WORD}{_END}|{_NO_CHINESE}))", re.IGNORECASE
+    r",\s*(?:(?:so|but|thus|therefore|hence)\s+)?"
+    rf"(?:(?P<yes>{_YES_WORD}{_END}|{_YES_CHINESE})|(?P<no>{_NO_WORD}{_END}|{_NO_CHINESE}))",
+    re.IGNORECASE,
 )
 _DECLARED = re.compile(
     r"\b(?:(?:answer|verdict|conclusion|response|statement|claim)(?:\s+(?:to|for)\s[\w\s]{0,60}?)?"
-    r"\s+(?:is|would\s+be|must\s+be|should\s+be)|(?:would|'d|will|must|to|i)\s+(?:say|answer)|boxed|answer)"
+    r"\s+(?:is|would\s+be|must\s+be|should\s+be)|(?:would|'d|will|must|to|i)\s+(?:say|answer|choose)"
+    r"|(?:go|going)\s+with|(?:it|that|this)(?:'s|\s+is)(?=\s+a\s)|boxed|answer)"
     r"\s*,?\s*(?:a\s+|definitely\s+|clearly\s+|therefore\s+)?(?P<not>not\s+)?"
     rf"(?:(?P<yes>{_YES_WORD}\b|true\b|correct\b)|(?P<no>{_NO_AS_VERDICT}|false\b|incorrect\b))",
     re.IGNORECASE,
@@ -75,7 +82,7 @@ _RULES = (_LEADING, _AFTER_COMMA, _DECLARED, _DECLARED_CHINESE)
 _WEAK_RULES = (_ALONE, _SHORT_FORM, _TRUTH_OF)
 
 _LABEL = r"(?:(?:final\s+)?(?:answer|verdict|conclusion)|assistant|答案|结论|回答)\s*[:：]\s*"
-_OPENING = re.compile(rf"^\s*(?:{_LABEL})?(?:{_YES}|{_NO}|{_YES_ALONE}|{_NO_ALONE})\s*[,.:;!?–—-]*\s*", re.IGNORECASE)
+_OPENING = re.compile(rf"^\W*(?:{_LABEL})?(?:{_YES}|{_NO}|{_YES_ALONE}|{_NO_ALONE})\s*[,.:;!?–—-]*\s*", re.IGNORECASE)
 
 
 class ReplyReading(NamedTuple):
@@ -91,7 +98,7 @@ class ReplyReading(NamedTuple):
 
 def read_reply(reply: str) -> ReplyReading:
     """Take verdict and reason of a reply apart."""
-    plain = re.sub(r"[ \t]+", " ", without_markup(without_thoughts(reply))).strip()
+    plain = re.sub(r"[ \t]+", " ", without_markup(final_text(reply))).strip()
     return ReplyReading(parse_verdict(reply), _OPENING.sub("", plain, count=1).strip())
 
 
@@ -106,7 +113,7 @@ def parse_verdict(reply: str) -> bool | None:
     Returns:
         True for yes, False for no, None if the reply states neither.
     """
-    text = _NUMBER_SIGN.sub("number ", without_thoughts(reply))
+    text = _NUMBER_SIGN.sub("number ", final_text(reply))
     text = _BOTH.sub(" ; ", without_markup(text))
     parts = clauses(text)
     for rules in (_RULES, _WEAK_RULES):

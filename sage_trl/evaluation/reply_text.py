@@ -1,20 +1,29 @@
-"""Makes a reply plain before a rule reads it: no thoughts, no markup, one kind of punctuation."""
+"""Makes a reply plain before a rule reads it: no thoughts, no tags or markup, one kind of punctuation."""
 
 from __future__ import annotations
 
 import re
 
-_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
+# Chat templates often put `<think>` into the prompt, so that the reply holds its end alone. The forms with ◁ and [ are
+# those of Kimi-VL and Magistral.
+_THOUGHT = re.compile(r"\A.*[<◁\[]/think(?:ing)?[>▷\]]|[<◁\[]think(?:ing)?[>▷\]].*\Z", re.DOTALL | re.IGNORECASE)
+_ANSWER_BLOCK = re.compile(r"<(answer|conclusion)>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"<\|[^<>|]*\|>|</?(?:[a-z]|[A-Z]\w)\w*/?>|\\(?:text|textbf|mathrm|mathbf)(?=\{)")
 _MARKUP = re.compile(r"[*_`\"“”„«»<>{}\[\]()$\\]+")
 _APOSTROPHE_QUOTES = re.compile(r"(?<!\w)['‘’]|['‘’](?!\w)")
 _PUNCTUATION = str.maketrans("，。、！？：；（）「」『』’", ',.,!?:;()""""\'')
-_LIST_MARK = re.compile(r"^\s*(?:[-•–—#>]+|\d+[.)])\s*")
+_LIST_MARK = re.compile(r"^\s*(?:[^\w\s]+|\d+[.)])\s*")
 _CLAUSE_END = re.compile(r"[.!?:;=\n]+|\s[-–—]+\s|[–—]")
 
 
-def without_thoughts(reply: str) -> str:
-    """The reply without what stands between `<think>` and `</think>`, and with Chinese punctuation as ASCII."""
-    return _THOUGHT.sub(" ", reply).translate(_PUNCTUATION)
+def final_text(reply: str) -> str:
+    """What the reply says after its thoughts, without tags and LaTeX fonts, and with Chinese punctuation as ASCII.
+
+    All up to the last `</think>` is thought, and so is what follows a `<think>` that does not end. `<answer>B</answer>`
+    becomes a line `Answer: B`.
+    """
+    said = _ANSWER_BLOCK.sub(r"\nAnswer: \2\n", _THOUGHT.sub(" ", reply))
+    return _TAG.sub(" ", said).translate(_PUNCTUATION)
 
 
 def without_markup(text: str) -> str:
