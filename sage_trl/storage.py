@@ -123,6 +123,18 @@ def _flush(directory: Path) -> None:
                 os.fsync(stream.fileno())
 
 
+def path_below(directory: Path, relative: str) -> Path:
+    """Where a file of that relative name lies in a directory that is being made.
+
+    Raises:
+        DataError: it would lie elsewhere, or be the directory itself.
+    """
+    path = Path(os.path.normpath(directory / relative))
+    if directory not in path.parents:
+        raise DataError.at(directory, None, f"{relative!r} does not lie below it", "name a file inside, without '..'")
+    return path
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN is refused: JSON has none."""
     with atomic_writer(path) as stream:

@@ -14,6 +14,7 @@ from sage_trl.storage import (
     atomic_directory,
     atomic_writer,
     content_key,
+    path_below,
     read_json,
     read_json_lines,
     write_json,
@@ -142,3 +143,10 @@ def test_faulty_json_names_the_line(tmp_path: Path) -> None:
         read_json(tmp_path / "absent.json")
     with pytest.raises(DataError, match="cannot be read"):
         read_json(tmp_path)
+
+
+@pytest.mark.parametrize("relative", ["../a.png", "b/../../a.png", "/a.png", ".", "b/.."])
+def test_only_files_below_a_directory_have_a_place_in_it(tmp_path: Path, relative: str) -> None:
+    assert path_below(tmp_path, "b/./a.png") == tmp_path / "b" / "a.png"
+    with pytest.raises(DataError, match="does not lie below"):
+        path_below(tmp_path, relative)

@@ -16,7 +16,7 @@ from sage_trl.data.building import LevelCount, build_dataset
 from sage_trl.data.pairing import PAIRINGS
 from sage_trl.data.sources import SOURCES, SourceOptions, open_source
 from sage_trl.data.statistics_report import report_statistics
-from sage_trl.errors import INCOMPLETE
+from sage_trl.errors import INCOMPLETE, RecipeError
 from sage_trl.llm_client.arguments import add_service_options, service_options
 from sage_trl.publishing.dataset_command import add_sharing_options, fetch_from_hub, push_to_hub
 
@@ -106,7 +106,7 @@ def _parse() -> argparse.Namespace:
         help="share of parts with a defect, but of mvtec, mpdd and sources with their own questions",
     )
     parser.add_argument("--crops-per-defect", type=int, default=2, help="deep_pcb: shifted crops of each defect")
-    parser.add_argument("--force", action="store_true", help="replace a dataset that is at --output")
+    parser.add_argument("--force", action="store_true", help="replace rows and images of the dataset at --output")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument(
         "--author", choices=("rule", "openai"), default="rule", help="of the questions, where the source has none"
@@ -132,17 +132,28 @@ def _table(counts: list[LevelCount]) -> Table:
 
 def main() -> int:
     arguments = _parse()
+    if arguments.dry_run:
+        _refuse_meaningless_dry_run(arguments)
     console = Console(quiet=arguments.quiet)
     if arguments.stats is not None:
         report_statistics(arguments.stats, arguments.output, console)
     code = 0 if arguments.source is None else _build(arguments, console)
-    if code or (arguments.dry_run and arguments.author == "openai"):
+    if code or (arguments.dry_run and arguments.source is not None):
         return code
     if arguments.from_hub is not None:
         fetch_from_hub(arguments, console)
     if arguments.push_to_hub is not None:
         push_to_hub(arguments, console)
     return 0
+
+
+def _refuse_meaningless_dry_run(arguments: argparse.Namespace) -> None:
+    """Refuse it where something would be built, downloaded or counted all the same."""
+    shows_cost = arguments.source is not None and arguments.author == "openai"
+    others = (arguments.source, arguments.stats, arguments.from_hub)
+    if not (shows_cost or (arguments.push_to_hub is not None and others == (None, None, None))):
+        remedy = "leave it out, or give --push-to-hub alone, or --source with --author openai"
+        raise RecipeError(f"--dry-run shows what --push-to-hub sends or what --author openai costs\n  remedy: {remedy}")
 
 
 def _build(arguments: argparse.Namespace, console: Console) -> int:
@@ -189,7 +200,7 @@ def _build_with(author: Author, arguments: argparse.Namespace, console: Console)
     columns = (SpinnerColumn(), TextColumn("{task.completed} parts"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True, quiet=arguments.quiet)) as progress:
         task = progress.add_task("build", total=None)
-        info, counts = build_dataset(
+        info, counts, left_out = build_dataset(
             source,
             options,
             arguments.output,
@@ -201,6 +212,9 @@ def _build_with(author: Author, arguments: argparse.Namespace, console: Console)
     console.print(_table(counts))
     console.print(f"groups: {', '.join(f'{split} {number}' for split, number in info.splits.items())}", soft_wrap=True)
     console.print(f"licence: {info.licence}", soft_wrap=True)
+    if left_out:
+        told = f"left out, since rows or images have changed: {', '.join(left_out)}; the other files are kept"
+        console.print(told, soft_wrap=True)
     console.print(f"written: {arguments.output}", soft_wrap=True)
 
 

@@ -6,8 +6,10 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -15,13 +17,13 @@ from sage_trl.data.authoring import Author, Scene, author_by_rule
 from sage_trl.data.checks.answers import answer_faults
 from sage_trl.data.dataset import INFO_FILE, ROWS_FILE, DatasetInfo, write_ad_pl
 from sage_trl.data.faults import FaultList
+from sage_trl.data.replacing import IMAGES, carry_over, hold_files
 from sage_trl.data.sources import Part, Source, SourceOptions
 from sage_trl.data.sources.base import refuse_unused
 from sage_trl.errors import DataError
 from sage_trl.records import Inspection
 from sage_trl.storage import atomic_directory
 
-IMAGES = "images"
 _DIGEST_TO_COME = "0" * 64
 
 
@@ -38,6 +40,14 @@ class LevelCount:
     yes: int
 
 
+class Built(NamedTuple):
+    """What was built; `left_out` names files of the dataset it replaced that say nothing of the new one."""
+
+    info: DatasetInfo
+    counts: list[LevelCount]
+    left_out: tuple[str, ...]
+
+
 def build_dataset(
     source: Source,
     options: SourceOptions,
@@ -47,30 +57,36 @@ def build_dataset(
     copy_images: bool = False,
     author: Author = author_by_rule,
     progress: Callable[[int], None] | None = None,
-) -> tuple[DatasetInfo, list[LevelCount]]:
+) -> Built:
     """Build a dataset in a folder `.NAME.part` beside `output` and move it there when it is whole.
 
     Args:
         source: where the parts come from.
         options: handed to the source; `options.seed` also decides the wording.
         output: directory to make.
-        force: replace a dataset that is there.
+        force: replace a dataset that is there; see `carry_over` for what stays of it.
         copy_images: copy image files that could be used where they are, so that the dataset can be moved.
         author: writes the questions of parts that bring none; groups that it leaves out are not in the dataset.
         progress: called with the number of parts so far.
 
     Raises:
-        SageError: what ends an author's work, or another process builds there; nothing is written.
+        SageError: what ends an author's work, or another process builds there or writes to a file there; nothing is
+            written.
         DataError: an option that means nothing to the source; `output` is there already or holds the source's files;
             or these are faulty.
     """
     refuse_unused(source, options)
+    if author is not author_by_rule and "author" not in source.uses:
+        remedy = "leave --author out, nobody is asked"
+        raise DataError(f"source {source.name!r} brings its own questions\n  remedy: {remedy}")
     check_output(output, force)
     if options.root is not None and output.exists() and options.root.resolve().is_relative_to(output.resolve()):
         problem = f"holds the source's files, {options.root}, which a new dataset would replace"
         raise DataError.at(output, None, problem, "choose another --output")
+    with hold_files(output):  # who writes there is told now; below, when it is replaced, it counts
+        pass
     # Not flushed image by image, which takes longer than drawing them: a build can be repeated.
-    with atomic_directory(output, replace=force, durable=False) as workplace:
+    with ExitStack() as held, atomic_directory(output, replace=force, durable=False) as workplace:
         images = _ImagePlace(workplace, options.root, copy_images)
         parts: list[tuple[Scene, Part]] = []
         for part in source.parts(options):
@@ -94,7 +110,10 @@ def build_dataset(
             sha256=_DIGEST_TO_COME,
         )
         info = write_ad_pl(workplace, inspections, info)
-    return info, count_levels(inspections)
+        # Only now: an author's cache may lie there.
+        held.enter_context(hold_files(output))
+        left_out = carry_over(output, workplace, images.path)
+    return Built(info, count_levels(inspections), left_out)
 
 
 def check_output(output: Path, force: bool) -> None:

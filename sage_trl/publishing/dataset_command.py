@@ -17,7 +17,7 @@ def add_sharing_options(parser: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--dry-run",
         action="store_true",
-        help="show files and card, or the cost of --author openai; contact nobody",
+        help="show what --push-to-hub sends, or the cost of --author openai; contact nobody, write nothing",
     )
     options.add_argument(
         "--with-images",

@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import httpx2
 from huggingface_hub import set_client_factory, snapshot_download
 
-from sage_trl.data.dataset import INFO_FILE, ROWS_FILE, read_info, refuse_changed_rows
+from sage_trl.data.dataset import INFO_FILE, ROWS_FILE, DatasetInfo, read_info, refuse_changed_rows
 from sage_trl.data.fact_sets import FACTS_FILE
+from sage_trl.data.images import decode_pixels
 from sage_trl.data.parquet import read_parquet
 from sage_trl.errors import DataError
 from sage_trl.publishing.dataset_publication import DATA_FOLDER, SCORES_FILE
 from sage_trl.publishing.hub_errors import explained
 from sage_trl.publishing.upload import check_repo_id
-from sage_trl.storage import atomic_directory, atomic_writer, file_sha256
+from sage_trl.storage import atomic_directory, atomic_writer, file_sha256, path_below
 
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -62,10 +63,10 @@ def restore_dataset(
         progress: called with the number of local files hashed.
 
     Raises:
-        DataError: faulty files, an image that is not what its SHA-256 says, images that no folder has, or `output` is
-            there already.
+        DataError: faulty files, a name that leads out of `output`, an image that does not decode or is not what its
+            SHA-256 says, images that no folder has, or `output` is there already.
     """
-    info = read_info(downloaded)
+    info = _read_info_of_stranger(downloaded)
     lines: dict[int, str] = {}
     wanted: dict[str, list[str]] = {}
     written: dict[str, str] = {}
@@ -82,7 +83,8 @@ def restore_dataset(
                     if not is_whole or written.setdefault(image.path, image.sha256) != image.sha256:
                         problem = f"image {image.path!r} is not the one of its SHA-256 {image.sha256[:12]}..."
                         raise DataError.at(file, row.line, problem, "download it again")
-                    _write(root / image.path, image.content)
+                    decode_pixels(image.content, f"{file}: {image.path}")
+                    _write(path_below(root, image.path), image.content)
         found = _find(wanted, root, image_roots, progress)
         with atomic_writer(part / ROWS_FILE) as stream:
             stream.writelines(lines[line] for line in sorted(lines))
@@ -91,6 +93,16 @@ def restore_dataset(
                 shutil.copyfile(downloaded / name, part / name)
         refuse_changed_rows(part, info)
     return Restored(len(lines), len(written), found)
+
+
+def _read_info_of_stranger(downloaded: Path) -> DatasetInfo:
+    """`dataset.json` of whoever published it, which must not decide what is written outside the dataset."""
+    info = read_info(downloaded)
+    if ".." in PurePosixPath(info.image_root).parts:
+        problem = f"field 'image_root': {info.image_root!r} leads out of the dataset"
+        remedy = "ask its owner to publish it again: --push-to-hub now writes '.'"
+        raise DataError.at(downloaded / INFO_FILE, None, problem, remedy)
+    return info
 
 
 def _tables(downloaded: Path) -> list[Path]:
@@ -115,8 +127,9 @@ def _find(
         if not missing:
             break
         for name in dict.fromkeys(missing.pop(file_sha256(path), ())):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, root / name)
+            target = path_below(root, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
             found += 1
         if progress is not None:
             progress(number)

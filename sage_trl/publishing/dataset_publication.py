@@ -80,7 +80,8 @@ def prepared_dataset(options: DatasetPublishOptions, repo_id: str) -> Iterator[D
     without = _sources_without_images(dataset, options.with_images)
     card = render_dataset_card(dataset, repo_id, without)
     lines = "".join(published_lines(dataset.inspections)).encode()
-    info = dataset.info.model_copy(update={"sha256": hashlib.sha256(lines).hexdigest()})
+    # Whoever loads it gets the images inside, wherever they lie here.
+    info = dataset.info.model_copy(update={"sha256": hashlib.sha256(lines).hexdigest(), "image_root": "."})
     texts = [
         UploadFile(CARD_FILE, card.encode()),
         UploadFile(INFO_FILE, (json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()),

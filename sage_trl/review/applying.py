@@ -12,7 +12,7 @@ from sage_trl.errors import DataError
 from sage_trl.records import Inspection
 from sage_trl.review.log import REVIEW_FILE
 from sage_trl.review.session import ReviewState, read_state
-from sage_trl.storage import atomic_directory
+from sage_trl.storage import atomic_directory, path_below
 
 APPLIED_FILE = "applied_review.jsonl"
 
@@ -32,8 +32,8 @@ class AppliedReview:
 def apply_review(dataset: AdPlDirectory, output: Path) -> AppliedReview:
     """Write the dataset anew: accepted questions with their changes, without rejected ones, all others as they were.
 
-    Images and facts go along, scores do not: ranks and wordings have changed. The log lies beside the result as
-    `applied_review.jsonl`.
+    Images and facts go along, scores do not: ranks and wordings have changed. The images lie inside the new dataset,
+    also those that the reviewed one names elsewhere. The log lies beside the result as `applied_review.jsonl`.
 
     Args:
         dataset: with its `review.jsonl`.
@@ -50,9 +50,8 @@ def apply_review(dataset: AdPlDirectory, output: Path) -> AppliedReview:
     if not rows:
         raise DataError.at(log, None, "every question was rejected, nothing is left", "accept some questions")
     with atomic_directory(output) as part:
-        info = read_info(dataset.root)
-        _copy_images(dataset, rows, part / info.image_root)
-        write_ad_pl(part, rows, info)
+        _copy_images(dataset, rows, part)
+        write_ad_pl(part, rows, read_info(dataset.root).model_copy(update={"image_root": "."}))
         shutil.copyfile(log, part / APPLIED_FILE)
         if (dataset.root / FACTS_FILE).is_file():
             shutil.copyfile(dataset.root / FACTS_FILE, part / FACTS_FILE)
@@ -70,8 +69,8 @@ def _reviewed(row: Inspection, state: ReviewState) -> Inspection | None:
     return row.model_copy(update={"questions": tuple(questions)}) if questions else None
 
 
-def _copy_images(dataset: AdPlDirectory, rows: list[Inspection], image_root: Path) -> None:
+def _copy_images(dataset: AdPlDirectory, rows: list[Inspection], directory: Path) -> None:
     for relative in dict.fromkeys(name for row in rows for name in (row.test_image, row.reference_image) if name):
-        target = image_root / relative
+        target = path_below(directory, relative)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(dataset.image_path(relative), target)

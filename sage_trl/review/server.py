@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from hmac import compare_digest
 from io import BytesIO
+from pathlib import Path
 
 from flask import Flask, Response, abort, jsonify, redirect, render_template, request, send_file, url_for
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +23,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from sage_trl.data.images import open_image
 from sage_trl.errors import DataError, SageError
 from sage_trl.review.session import ConflictError, ReviewSession
+from sage_trl.storage import content_key
 
 ADDRESS = "127.0.0.1"
 LONGEST_BODY = 64 * 1024
@@ -185,12 +187,26 @@ def _add_routes(app: Flask, session: ReviewSession, token: str) -> None:
         path = session.image_path(checked(index), kind)
         if path is None:
             abort(404, "no such image")
+        tag = _version(path)
+        if request.if_none_match.contains(tag):
+            return _to_be_asked_for_again(Response(status=304), tag)
         # Decoded as for training, so that reviewers see what the model sees, whatever the file's format.
         picture = open_image(path)
         picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
         content = BytesIO()
         picture.save(content, format="PNG", compress_level=1)
         content.seek(0)
-        response = send_file(content, mimetype="image/png")
-        response.headers["Cache-Control"] = "private, max-age=3600"
-        return response
+        return _to_be_asked_for_again(send_file(content, mimetype="image/png"), tag)
+
+
+def _version(path: Path) -> str:
+    """Which file, in which state: an index means another image with another split, and a file may be mended."""
+    status = path.stat()
+    return content_key([str(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns])
+
+
+def _to_be_asked_for_again(response: AnyResponse, tag: str) -> AnyResponse:
+    """Let a browser keep an image, but ask each time whether it is still the one."""
+    response.set_etag(tag)
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response

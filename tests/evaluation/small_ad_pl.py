@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sage_trl.storage import file_sha256, write_json, write_jsonl
+from sage_trl.storage import file_sha256, read_json, write_json, write_jsonl
 
 LEVELS = ["standard_comparison", "defect_identification", "defect_diagnosis", "defect_diagnosis"]
 
@@ -42,6 +42,15 @@ def write_small_ad_pl(root: Path) -> Path:
         ),
     )
     return root
+
+
+def move_images_out(root: Path, to: str) -> Path:
+    """Move the images to the folder `to` of the directory's parent, as sources leave them in place; returns it."""
+    place = root.parent / to
+    place.mkdir(parents=True)
+    (root / "images").rename(place / "images")
+    write_json(root / "dataset.json", read_json(root / "dataset.json") | {"image_root": f"../{to}"})
+    return place
 
 
 def _group(root: Path, number: int) -> dict[str, object]:

@@ -16,10 +16,13 @@ import yaml
 from PIL import Image
 
 from sage_trl.data.dataset import read_ad_pl, read_info, write_ad_pl
+from sage_trl.errors import DataError
+from sage_trl.publishing.dataset_download import restore_dataset
+from sage_trl.publishing.dataset_publication import DatasetPublishOptions, prepared_dataset
 from sage_trl.records import Inspection
 from sage_trl.storage import read_json, write_json
 from tests.conftest import REPOSITORY
-from tests.evaluation.small_ad_pl import write_small_ad_pl
+from tests.evaluation.small_ad_pl import move_images_out, write_small_ad_pl
 from tests.publishing.conftest import WITHOUT_WAITING, hub_environment
 from tests.publishing.hub_server import TOKEN, Fault, Repository
 from tests.warm import run_warm
@@ -231,3 +234,37 @@ def test_a_tampered_image_is_refused(build, hub, ad_pl, tmp_path):
     result = fetch(build, tmp_path / "back")
     assert result.returncode == 2 and "leaves the dataset's directory" in result.stderr
     assert not (tmp_path / "0_test.png").exists()
+
+
+def published(ad_pl: Path, place: Path) -> Path:
+    """What a download of the published dataset holds."""
+    (place / "data").mkdir(parents=True)
+    with prepared_dataset(DatasetPublishOptions(ad_pl, NAME), NAME) as publication:
+        for file in publication.files:
+            (place / file.name).write_bytes(file.read())
+    return place
+
+
+def test_images_that_lie_elsewhere_are_inside_when_they_come_back(ad_pl, tmp_path):
+    move_images_out(ad_pl, "photos")
+    downloaded = published(ad_pl, tmp_path / "downloaded")
+    assert read_info(downloaded).image_root == "."
+    restore_dataset(downloaded, tmp_path / "deep" / "back")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["back"]
+    assert read_ad_pl(tmp_path / "deep" / "back").inspections == read_ad_pl(ad_pl).inspections
+
+
+@pytest.mark.parametrize("image_root", ["../..", "../elsewhere", "/elsewhere"])
+def test_a_strangers_image_root_leads_nowhere_else(ad_pl, tmp_path, image_root):
+    downloaded = published(ad_pl, tmp_path / "downloaded")
+    write_json(downloaded / "dataset.json", read_json(downloaded / "dataset.json") | {"image_root": image_root})
+    with pytest.raises(DataError, match="image_root"):
+        restore_dataset(downloaded, tmp_path / "a" / "b" / "back")
+    assert len(list(tmp_path.rglob("0_test.png"))) == 1 and not (tmp_path / "a").exists()
+
+
+def test_what_is_no_image_is_refused(ad_pl, tmp_path):
+    (ad_pl / "images" / "0_test.png").write_bytes(b"#!/bin/sh")
+    with pytest.raises(DataError, match=r"images/0_test\.png: unreadable image"):
+        restore_dataset(published(ad_pl, tmp_path / "downloaded"), tmp_path / "back")
+    assert not (tmp_path / "back").exists()

@@ -7,6 +7,7 @@ import shutil
 
 from sage_trl.data.dataset import read_ad_pl
 from sage_trl.data.validation import check_dataset
+from tests.evaluation.small_ad_pl import move_images_out
 from tests.review.conftest import review
 from tests.review.test_session import act, close, open_session
 
@@ -40,6 +41,22 @@ def test_accepted_changes_go_over_rejected_questions_do_not(ad_pl, tmp_path):
     assert (output / "applied_review.jsonl").read_bytes() == before["review.jsonl"]
     assert not (output / "scores.jsonl").exists() and not (output / "images" / "1_test.png").exists()
     assert json.loads((output / "dataset.json").read_text())["splits"] == {"test": 3, "unseen": 1}
+
+
+def test_images_that_were_left_in_place_come_inside(ad_pl, tmp_path):
+    place = move_images_out(ad_pl, "benchmark/photos")
+    session = open_session(ad_pl)
+    act(session, 0, "accept")
+    close(session)
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    output = tmp_path / "new" / "reviewed"
+    result = review("--dataset", ad_pl, "--apply", output)
+    assert result.returncode == 0, result.stderr
+    outside = [path for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "new")]
+    assert sorted(path.relative_to(tmp_path) for path in outside) == before
+    shutil.rmtree(place)
+    assert check_dataset(output) == [] and len(read_ad_pl(output).inspections) == 5
+    assert json.loads((output / "dataset.json").read_text())["image_root"] == "."
 
 
 def test_what_cannot_be_applied_is_refused_and_writes_nothing(ad_pl, tmp_path):

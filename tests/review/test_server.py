@@ -127,6 +127,20 @@ def test_images_come_by_index_and_only_from_the_dataset(client, ad_pl, tmp_path)
     assert status == 500 and "2_test.png" in json.loads(answer)["problem"]
 
 
+def test_a_browser_keeps_an_image_only_as_long_as_it_is_the_same(client, ad_pl, serve):
+    _, headers, _ = client.get("/images/2/test")
+    assert headers["Cache-Control"] == "private, no-cache"
+    known = headers["ETag"]
+    status, headers, content = client.get("/images/2/test", If_None_Match=known)
+    assert (status, content, headers["ETag"], headers["Cache-Control"]) == (304, b"", known, "private, no-cache")
+    assert client.get("/images/0/test", If_None_Match=known)[0] == 200  # as after another --split: another image
+    Image.new("RGB", (16, 16), (1, 2, 3)).save(ad_pl / "images/1_test.png")
+    status, headers, content = client.get("/images/2/test", If_None_Match=known)
+    assert status == 200 and headers["ETag"] != known
+    with Image.open(BytesIO(content)) as shown:
+        assert shown.getpixel((0, 0)) == (1, 2, 3)
+
+
 def test_nothing_is_loaded_from_elsewhere(client):
     policy = client.get("/")[1]["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy

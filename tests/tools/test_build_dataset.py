@@ -66,6 +66,12 @@ def test_a_dataset_is_not_overwritten_without_force(built: Path, tmp_path: Path)
         (["--source", "synthetic", "--groups", "trian=4"], "split 'trian' is unknown"),
         (["--source", "synthetic", "--groups", "train:4"], "is not SPLIT=NUMBER"),
         (["--source", "synthetic", "--defective-share", "2"], "defective share 2.0"),
+        (["--source", "synthetic", "--dry-run"], "--dry-run shows what"),
+        (["--source", "synthetic", "--push-to-hub", "me/d", "--dry-run"], "--dry-run shows what"),
+        (["--from-hub", "me/d", "--dry-run"], "--dry-run shows what"),
+        (["--from-hub", "me/d", "--author", "openai", "--dry-run"], "--dry-run shows what"),
+        (["--source", "mmad", "--root", ".", "--author", "openai", "--dry-run"], "brings its own questions"),
+        (["--source", "manta", "--root", ".", "--author", "openai"], "brings its own questions"),
     ],
 )
 def test_mistakes(tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -121,7 +121,8 @@ class Source(Protocol):
     Attributes:
         name: what `--source` calls it.
         licence: of its pictures.
-        uses: names of the options that it reads, beside those that every source does.
+        uses: names of the options that it reads, beside those that every source does; `author` where its parts bring
+            no questions.
     """
 
     name: str
@@ -137,7 +138,7 @@ class Source(Protocol):
         ...
 
 
-PHOTO_OPTIONS = frozenset({"root", "pairing", "split_shares", "defective_share"})
+PHOTO_OPTIONS = frozenset({"root", "pairing", "split_shares", "defective_share", "author"})
 """What a source uses whose parts come from `photo_parts`; without `defective_share` where it names the references."""
 ASKED_OPTIONS = frozenset({"root", "pairing", "split_shares"})
 """What a source uses whose parts come from `asked_parts`."""

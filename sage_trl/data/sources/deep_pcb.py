@@ -54,7 +54,7 @@ class DeepPcbSource:
 
     name = "deep_pcb"
     licence = "MIT by its LICENSE file, research purposes only by its README: treat as research only"
-    uses = frozenset({"root", "image_size", "defective_share", "crops_per_defect"})
+    uses = frozenset({"root", "image_size", "defective_share", "crops_per_defect", "author"})
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:
         photos = read_photos(options.root)

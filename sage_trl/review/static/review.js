@@ -158,7 +158,7 @@ function prefetch(index) {
 
 // ---- Drawing
 
-const imageAddress = (index, kind) => `/images/${index}/${kind}?v=${meta("version")}`;
+const imageAddress = (index, kind) => `/images/${index}/${kind}`;
 
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
