@@ -11,6 +11,7 @@ from sage_trl.lexicon import (
     GOOD_PART,
     HALVES,
     KNOWN_TYPES,
+    WHOLE,
     article,
     cell_of,
     edge_of,
@@ -135,6 +136,13 @@ def test_families_and_articles() -> None:
         "a nick",
         "spurious copper",
     ]
+
+
+def test_the_whole_picture_is_no_place() -> None:
+    # Nothing tells where the defect is: no name of a place is right or wrong, and none is missing.
+    assert {place_score(place, WHOLE) for place in (*CELLS, *HALVES, None)} == {3}
+    assert places_in_words([WHOLE]) == ""
+    assert places_in_words([WHOLE, (0.0, 0.0, 0.2, 0.2)]) == "in the upper left"
 
 
 def test_places_in_words_by_hand() -> None:

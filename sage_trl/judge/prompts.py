@@ -9,10 +9,10 @@ from typing import Any
 
 from sage_trl.judge.arguments import JUDGEMENT_TOKENS
 from sage_trl.judge.criteria import CriterionScores
-from sage_trl.lexicon import cell_of, place_phrase
+from sage_trl.lexicon import cell_of, has_place, place_phrase
 from sage_trl.llm_client.replies import UnreadableError, read_json
 from sage_trl.llm_client.request import ChatRequest, ImageFile, Message
-from sage_trl.records import Inspection, Question
+from sage_trl.records import Defect, Inspection, Question
 
 PROMPT_VERSION = "1"
 PARSER = f"mle-judgement-{PROMPT_VERSION}"
@@ -115,11 +115,15 @@ class Judgement:
 def _ground_truth(inspection: Inspection, question: Question) -> str:
     said = [] if question.verdict is None else [f"the right verdict is {'Yes' if question.verdict else 'No'}"]
     if inspection.defects:
-        places = (f"{defect.type} {place_phrase(cell_of(defect.box))}" for defect in inspection.defects)
-        said.append(f"the part has these defects: {'; '.join(places)}")
+        said.append(f"the part has these defects: {'; '.join(map(_in_words, inspection.defects))}")
     else:
         said.append("the part has no defect")
     return ", ".join(said) + "."
+
+
+def _in_words(defect: Defect) -> str:
+    where = place_phrase(cell_of(defect.box)) if has_place(defect.box) else "in a place that is not known"
+    return f"{defect.type} {where}"
 
 
 def parse_judgement(reply: str) -> dict[str, Any]:

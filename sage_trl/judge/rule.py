@@ -55,7 +55,10 @@ def _type_score(reading: Reading, true_types: set[str]) -> int:
 
 
 def _location_score(reading: Reading, defects: tuple[Defect, ...]) -> int:
-    """Mean over the named places, rounded down, each at the nearest true defect; so naming all places wins nothing."""
+    """Mean over the named places, rounded down, each at the nearest true defect; so naming all places wins nothing.
+
+    Where the ground truth tells no place, 3 for any place and for none.
+    """
     meant = [defect for defect in defects if defect.type in reading.types] or list(defects)
     if not reading.places:
         return WORST if reading.everywhere else max(place_score(None, defect.box) for defect in meant)

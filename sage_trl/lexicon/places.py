@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 Box = tuple[float, float, float, float]
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+"""The box of a defect whose place nothing tells."""
 
 # Name -> (column, row) of the 3x3 grid, and the phrase that follows a verb.
 CELLS: dict[str, tuple[int, int]] = {
@@ -32,6 +34,13 @@ _NOUNS = {"left": "left side", "right": "right side"}
 EDGE_BAND, ALONG = 0.2, 0.5
 
 EXACT, COARSE, ADJACENT, UNNAMED, WRONG = 5, 4, 3, 2, 1
+# Where nothing tells the place: alike for every place named and for none, so that it decides nothing.
+UNKNOWN = 3
+
+
+def has_place(box: Box) -> bool:
+    """Whether a defect's box tells where it is: the whole picture does not."""
+    return tuple(box) != WHOLE
 
 
 def place_phrase(place: str) -> str:
@@ -92,14 +101,20 @@ def edge_of(box: Box) -> str | None:
 
 
 def places_in_words(boxes: Iterable[Box]) -> str:
-    """Where boxes lie: "in the upper left", "along the top edge", "at the top and on the right"; "" of no box."""
-    phrases = [f"along the {edge} edge" if (edge := edge_of(box)) else place_phrase(cell_of(box)) for box in boxes]
+    """Where boxes lie: "in the upper left", "along the top edge", "at the top and on the right"; "" if none tells."""
+    told = filter(has_place, boxes)
+    phrases = [f"along the {edge} edge" if (edge := edge_of(box)) else place_phrase(cell_of(box)) for box in told]
     several = list(dict.fromkeys(phrases))
     return " and ".join([", ".join(several[:-1]), several[-1]]) if len(several) > 1 else "".join(several)
 
 
 def place_score(place: str | None, box: Box) -> int:
-    """How well a named place fits a box, 1-5: exact cell, right half, neighbouring cell, no place named, wrong."""
+    """How well a named place fits a box, 1-5: exact cell, right half, neighbouring cell, no place named, wrong.
+
+    Any place, and none, scores 3 where the box does not tell the place.
+    """
+    if not has_place(box):
+        return UNKNOWN
     if place is None:
         return UNNAMED
     if place in HALVES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from sage_trl.data.authoring import Scene, author_inspections
 from sage_trl.data.building import build_dataset
 from sage_trl.data.dataset import AdPlDirectory, DatasetInfo, read_ad_pl
 from sage_trl.data.sources import SourceOptions, open_source
-from sage_trl.lexicon import readable_type
+from sage_trl.lexicon import WHOLE, readable_type
 from sage_trl.records import Defect
 
 GROUPS = {"train": 360, "validation": 180, "test": 30, "unseen": 60}
@@ -37,15 +38,28 @@ FOREIGN_TYPES = {
 @pytest.fixture(scope="session")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> AdPlDirectory:
     """630 groups on parts as MVTec AD has them, without images: types of other names, wide and several defects."""
-    root = tmp_path_factory.mktemp("foreign")
+    return _written("foreign", _all_foreign_scenes(), tmp_path_factory.mktemp("foreign"))
+
+
+@pytest.fixture(scope="session")
+def placeless(tmp_path_factory: pytest.TempPathFactory) -> AdPlDirectory:
+    """The parts of `foreign` without masks: nothing tells the place of any defect."""
     scenes = [
-        scene
-        for split, count in (("train", 360), ("validation", 180), ("test", 30), ("unseen", 60))
-        for scene in _foreign_scenes(split, count)
+        replace(scene, defects=tuple(Defect(type=kind, box=WHOLE) for kind in scene.types))
+        for scene in _all_foreign_scenes()
     ]
+    return _written("placeless", scenes, tmp_path_factory.mktemp("placeless"))
+
+
+def _written(name: str, scenes: list[Scene], root: Path) -> AdPlDirectory:
     inspections = tuple(author_inspections(scenes, 1))
-    info = DatasetInfo(name="foreign", licence="CC0", sources={}, seed=1, splits={}, sha256="0" * 64)
+    info = DatasetInfo(name=name, licence="CC0", sources={}, seed=1, splits={}, sha256="0" * 64)
     return AdPlDirectory(root, root, info, inspections)
+
+
+def _all_foreign_scenes() -> list[Scene]:
+    counts = {"train": 360, "validation": 180, "test": 30, "unseen": 60}
+    return [scene for split, count in counts.items() for scene in _foreign_scenes(split, count)]
 
 
 def _foreign_scenes(split: str, count: int) -> list[Scene]:
@@ -65,7 +79,7 @@ def _foreign_scenes(split: str, count: int) -> list[Scene]:
     return scenes
 
 
-@pytest.fixture(params=["synthetic", "foreign"])
+@pytest.fixture(params=["synthetic", "foreign", "placeless"])
 def authored(request: pytest.FixtureRequest) -> AdPlDirectory:
     """Each of the datasets that the rule author wrote."""
     data: AdPlDirectory = request.getfixturevalue(request.param)

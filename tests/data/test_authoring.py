@@ -13,7 +13,7 @@ from sage_trl.data.authoring import Scene, author_inspections
 from sage_trl.data.authoring.questions import TEMPLATES, possible_questions
 from sage_trl.data.dataset import AdPlDirectory
 from sage_trl.judge.rule import RuleJudge
-from sage_trl.lexicon import read_verdict
+from sage_trl.lexicon import WHOLE, read_sentence, read_verdict
 from sage_trl.records import LEVELS, Defect
 
 SCRATCH = Defect(type="scratch", box=(0.05, 0.05, 0.25, 0.25))  # centre (0.15, 0.15), upper left
@@ -45,8 +45,9 @@ def test_the_judge_gives_the_best_answer_full_marks_and_the_worst_the_least(auth
     for row in authored.inspections:
         for question in row.questions:
             scores = [judge.score(row, question, answer) for answer in question.answers]
-            assert scores[0] == (5, 5, 5), question.answers[0]
-            assert all(score.mle < 5 for score in scores[1:]), question.answers
+            told = all(defect.box != WHOLE for defect in row.defects)
+            assert scores[0] == (5, 5 if told else 3, 5), question.answers[0]
+            assert all(score.mle < scores[0].mle for score in scores[1:]), question.answers
             lowest.append(scores[3].mle == min(score.mle for score in scores))
     assert sum(lowest) > 0.9 * len(lowest)
 
@@ -57,7 +58,37 @@ def test_answers_of_one_rank_differ_in_quality(authored: AdPlDirectory) -> None:
         {judge.score(row, q, q.answers[rank]).mle for row in authored.inspections for q in row.questions}
         for rank in (1, 2, 3)
     ]
-    assert all(len(scores) >= 4 for scores in found)
+    # Without places, only types and reasons are left to differ, and of good parts what is said of the whole.
+    fewest = (2, 4, 2) if authored.info.name == "placeless" else (4, 4, 4)
+    assert all(len(scores) >= least for scores, least in zip(found, fewest, strict=True)), found
+
+
+def test_where_nothing_tells_the_place_nobody_speaks_of_it(placeless: AdPlDirectory) -> None:
+    texts = [text for row in placeless.inspections for q in row.questions for text in (q.question, *q.answers)]
+    assert not any(read_sentence(text).places for text in texts)
+    assert any(row.defects for row in placeless.inspections)
+
+
+def test_one_type_without_a_place_still_has_four_ranks() -> None:
+    scenes = [scene(*([Defect(type="scratch", box=WHOLE)] if n % 2 else []), number=n) for n in range(30)]
+    judge = RuleJudge()
+    for row in author_inspections(scenes, 0):
+        assert len(row.questions) == 5
+        for question in row.questions:
+            means = [judge.score(row, question, answer).mle for answer in question.answers]
+            assert means[0] > means[1] > means[2] > means[3] or not row.defects, question.answers
+            assert means[0] > max(means[1:]), question.answers
+
+
+def test_places_are_named_of_those_photos_alone_that_have_a_mask() -> None:
+    """Half the defective photos of a category have masks."""
+    boxes = {1: SCRATCH.box, 2: WHOLE}
+    scenes = [scene(*([Defect(type="scratch", box=boxes[n % 3])] if n % 3 else []), number=n) for n in range(90)]
+    named = {0: 0, 1: 0, 2: 0}
+    for number, row in enumerate(author_inspections(scenes, 0)):
+        texts = [text for q in row.questions for text in (q.question, *q.answers)]
+        named[number % 3] += any(read_sentence(text).places for text in texts)
+    assert named == {0: 30, 1: 30, 2: 0}
 
 
 def test_verdicts_by_hand() -> None:

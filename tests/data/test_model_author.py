@@ -15,6 +15,7 @@ from sage_trl.data.authoring.model_replies import check_answers, parse_answers, 
 from sage_trl.data.authoring.questions import Asked, Template
 from sage_trl.data.dataset import AdPlDirectory, read_ad_pl
 from sage_trl.data.validation import examine_dataset
+from sage_trl.lexicon import WHOLE
 from sage_trl.llm_client.replies import UnreadableError
 from sage_trl.records import Defect
 from tests.llm_client.conftest import Served, serve
@@ -72,6 +73,7 @@ def test_the_ground_truth_in_words() -> None:
     told = {
         (): "the part has no defect.",
         (SCRATCH,): "this defect: scratch in the upper left.",
+        (Defect(type="dent", box=WHOLE),): "this defect: dent in a place that is not known.",
         (SCRATCH.model_copy(update={"share": 0.01}), top): "this defect: scratch in 2 regions, in the upper left and "
         "along the top edge, 3.0% of the part.",
         (

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sage_trl.judge.canaries import CANARIES
 from sage_trl.judge.prompts import Judgement, parse_judgement, to_scores
+from sage_trl.lexicon import WHOLE
 from sage_trl.llm_client.replies import UnreadableError, read_reply
 from tests.judge.test_rule import STAIN, inspection
 
@@ -127,6 +128,12 @@ def test_the_truth_is_in_the_prompt() -> None:
         "very good answer, for comparison: Yes."
         in replace(judgement("a"), shows_best=True).request("m").messages[1].text
     )
+
+
+def test_a_place_that_nothing_tells_is_not_made_up() -> None:
+    row = inspection(STAIN.model_copy(update={"box": WHOLE}))
+    text = Judgement(row, row.questions[0], "a").request("m").messages[1].text
+    assert "these defects: stain in a place that is not known." in text and "centre" not in text
 
 
 def test_the_schema_puts_the_rationale_first() -> None:

@@ -12,6 +12,7 @@ from sage_trl.judge.rule import RuleJudge
 from sage_trl.judge.scorer import open_judge, score_answers
 from sage_trl.judge.scripted import ScriptedJudge
 from sage_trl.judge.summary import summarise_scores
+from sage_trl.lexicon import WHOLE
 from sage_trl.records import Defect, Inspection, Question
 
 STAIN = Defect(type="stain", box=(0.7, 0.1, 0.9, 0.3))  # centre (0.8, 0.2), upper right
@@ -68,6 +69,12 @@ def test_on_a_stained_part(answer: str, scores: tuple[float, float, float]) -> N
 )
 def test_on_a_good_part(answer: str, scores: tuple[float, float, float]) -> None:
     assert scored(inspection(verdict=False), answer) == scores
+
+
+@pytest.mark.parametrize("where", ["", " in the centre", " in the upper left", " in the left half"])
+def test_where_nothing_tells_the_place_none_is_better(where: str) -> None:
+    row = inspection(STAIN.model_copy(update={"box": WHOLE}))
+    assert scored(row, f"Yes, there is a stain{where}, because some fluid dried on it.") == (5, 3, 5)
 
 
 def test_an_open_question_has_no_verdict_to_miss() -> None:

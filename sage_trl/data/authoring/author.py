@@ -12,7 +12,8 @@ from sage_trl.data.authoring.claims import ranked_claims
 from sage_trl.data.authoring.questions import TEMPLATES, Asked, Template, possible_questions
 from sage_trl.data.authoring.scenes import Scene
 from sage_trl.data.authoring.wording import write_answers
-from sage_trl.records import LEVELS, Inspection, Level, Question
+from sage_trl.lexicon import has_place
+from sage_trl.records import LEVELS, Defect, Inspection, Level, Question
 
 Author = Callable[[Sequence[Scene], int, Callable[[str], Path]], list[Inspection | None]]
 """From scenes, a seed, and where an image lies, to the group of each scene; None for a group that is to be left out."""
@@ -31,15 +32,18 @@ def author_inspections(scenes: Iterable[Scene], seed: int) -> list[Inspection]:
     """Write the questions of all scenes, balanced within each split; the order of the scenes is kept.
 
     The defect types asked about are those that occur in the category: one that no part of it ever has would be answered
-    no without a look. Wrong answers may name any type where the category has few.
+    no without a look. Wrong answers may name any type where the category has few. Where the place of a defect is not
+    known, neither a question nor an answer speaks of places.
     """
     ordered = list(scenes)
     named = _types_to_name(_types_by_category(ordered))
+    placed = _categories_with_places(ordered)
     written: dict[int, Inspection] = {}
     for index, level, asked, rng in choose_questions(ordered, seed, TEMPLATES):
         scene = ordered[index]
         types = named[scene.category]
-        answers = [_four_answers(scene, level, question, types, rng) for question in asked]
+        places = scene.category in placed
+        answers = [_four_answers(scene, level, question, types, rng, names_places=places) for question in asked]
         written[index] = make_inspection(scene, level, asked, answers)
     return [written[index] for index in range(len(ordered))]
 
@@ -53,6 +57,7 @@ def choose_questions(
         Index of the scene, level, questions, and the split's random numbers, which the caller may draw from.
     """
     types = _types_by_category(scenes)
+    placed = _categories_with_places(scenes)
     for split in dict.fromkeys(scene.split for scene in scenes):
         rng = random.Random(f"{seed} {split}")
         indices = [index for index, scene in enumerate(scenes) if scene.split == split]
@@ -62,7 +67,8 @@ def choose_questions(
         rng.shuffle(turns)
         for index, level in turns:
             scene = scenes[index]
-            possible = possible_questions(scene, templates[level], types[scene.category])
+            own = [one for one in templates[level] if one.probe != "place" or scene.category in placed]
+            possible = possible_questions(scene, own, types[scene.category])
             yield index, level, balance.choose(scene, level, list(possible)), rng
 
 
@@ -71,6 +77,18 @@ def _types_by_category(scenes: Iterable[Scene]) -> dict[str, list[str]]:
     for scene in scenes:
         types[scene.category].update(scene.types)
     return {category: sorted(names) for category, names in types.items()}
+
+
+def _categories_with_places(scenes: Sequence[Scene]) -> set[str]:
+    """Categories of whose places may be spoken: some defect's place is known, of theirs or, if they have none, of all.
+
+    In others each question about a place would be on a good part, and answered no without a look.
+    """
+    defects: defaultdict[str, list[Defect]] = defaultdict(list)
+    for scene in scenes:
+        defects[scene.category] += scene.defects
+    everything = [defect for own in defects.values() for defect in own]
+    return {name for name, own in defects.items() if any(has_place(defect.box) for defect in own or everything)}
 
 
 def _types_to_name(types: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
@@ -117,10 +135,11 @@ def make_inspection(
 
 
 def _four_answers(
-    scene: Scene, level: Level, asked: Asked, types: Sequence[str], rng: random.Random
+    scene: Scene, level: Level, asked: Asked, types: Sequence[str], rng: random.Random, *, names_places: bool
 ) -> tuple[str, ...]:
     for _ in range(ATTEMPTS):
-        answers = write_answers(ranked_claims(scene, asked, types, rng), scene.part, level, rng)
+        claims = ranked_claims(scene, asked, types, rng, names_places=names_places)
+        answers = write_answers(claims, scene.part, level, rng)
         if len(set(answers)) == len(answers):
             return answers
     raise RuntimeError(f"no four different answers to {asked.text!r} of {scene.id}")

@@ -39,16 +39,14 @@ class Balance:
         probes: Counter[Probe] = Counter()
         topics: Counter[Hashable] = Counter()
         while left and len(chosen) < QUESTIONS_PER_GROUP:
-            best = min(left, key=lambda asked: self._cost(scene, level, asked) + 2.0 * topics[_topic(asked)])
+            # Where no place can be asked about, other probes make up the number.
+            within = [asked for asked in left if probes[asked.template.probe] < MOST_PER_PROBE[asked.template.probe]]
+            best = min(within or left, key=lambda asked: self._cost(scene, level, asked) + 2.0 * topics[_topic(asked)])
             self._count(scene, level, best)
             chosen.append(best)
             probes[best.template.probe] += 1
             topics[_topic(best)] += 1
-            left = [
-                asked
-                for asked in left
-                if asked.text != best.text and probes[asked.template.probe] < MOST_PER_PROBE[asked.template.probe]
-            ]
+            left = [asked for asked in left if asked.text != best.text]
         self._rng.shuffle(chosen)
         return chosen
 

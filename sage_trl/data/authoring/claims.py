@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 
 from sage_trl.data.authoring.questions import Asked
 from sage_trl.data.authoring.scenes import Scene
-from sage_trl.lexicon import CELLS, HALVES, cell_of, halves_of, in_place, place_score, same_family
+from sage_trl.lexicon import CELLS, GOOD_PART, HALVES, cell_of, halves_of, in_place, place_score, same_family
 from sage_trl.lexicon.places import ADJACENT, WRONG, bounds
 from sage_trl.records import Defect
 
 EVERYWHERE = "everywhere"
+NORMAL = GOOD_PART.name
 PLACES = (*CELLS, *HALVES)
 
 
@@ -28,7 +29,7 @@ class Claim:
         verdict: opens with Yes (True) or No.
         type: the defect claimed, None where the answer denies any.
         place: a place name, `everywhere` (denials), or None where no place is named.
-        reason: a defect type whose signs are given, `normal` for a reason why the part is good, None for a vague one.
+        reason: a defect type whose signs are given, `normal` for a reason why a part is good, None for a vague one.
         match: whether what the question probes is there, in the world of this claim; decides the wording.
     """
 
@@ -39,9 +40,31 @@ class Claim:
     match: bool
 
 
-def ranked_claims(scene: Scene, asked: Asked, types: Sequence[str], rng: random.Random) -> list[Claim]:
-    """Claims of the four answers, best first. `types` are the defect types that a wrong answer may name."""
-    return _on_normal(asked, types, rng) if not scene.defects else _on_defective(scene, asked, types, rng)
+def ranked_claims(
+    scene: Scene, asked: Asked, types: Sequence[str], rng: random.Random, *, names_places: bool = True
+) -> list[Claim]:
+    """Claims of the four answers, best first.
+
+    Args:
+        scene: the image pair.
+        asked: the question.
+        types: the defect types that a wrong answer may name.
+        rng: decides how wrong the answers are.
+        names_places: whether answers may name places, which they never do where that of a defect is not known.
+    """
+    claims = _on_normal(asked, types, rng) if not scene.defects else _on_defective(scene, asked, types, rng)
+    return claims if names_places and scene.tells_places else _without_places(scene, claims)
+
+
+def _without_places(scene: Scene, claims: Sequence[Claim]) -> list[Claim]:
+    """The claims without places; what only a worse place set below the best, or apart, now has a worse reason."""
+    best, second, third, worst = (
+        claim if claim.place == EVERYWHERE else replace(claim, place=None) for claim in claims
+    )
+    if scene.defects:
+        second = replace(second, reason=None)
+        return [best, second, replace(third, reason=NORMAL) if third == second else third, worst]
+    return [best, replace(second, reason=NORMAL) if third == second else second, third, worst]
 
 
 def _pick(rng: random.Random, shares: dict[str, float]) -> str:

@@ -161,4 +161,5 @@ def _in_words(kind: str, regions: Sequence[Defect]) -> str:
     several = f" in {len(regions)} regions," if len(regions) > 1 else ""
     shares = [region.share for region in regions if region.share is not None]
     size = f", {sum(shares):.1%} of the part" if len(shares) == len(regions) else ""
-    return f"{kind}{several} {places_in_words(region.box for region in regions)}{size}"
+    where = places_in_words(region.box for region in regions) or "in a place that is not known"
+    return f"{kind}{several} {where}{size}"

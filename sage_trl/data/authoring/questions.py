@@ -90,6 +90,7 @@ def possible_questions(scene: Scene, templates: Iterable[Template], types: Itera
     """Everything that templates can ask of a scene; `types` are the defect types that may be asked about.
 
     A place that a defect touches without having its centre there is left out: its answer would be a matter of taste.
+    No place is asked about where that of a defect is not known.
     """
     known = tuple(types)
     for template in templates:
@@ -103,7 +104,7 @@ def _slots(probe: Probe, scene: Scene, types: tuple[str, ...]) -> Iterator[tuple
     if probe == "presence":
         yield None, "", bool(scene.defects)
     elif probe == "place":
-        for place in (*CELLS, *HALVES):
+        for place in (*CELLS, *HALVES) if scene.tells_places else ():
             match = any(in_place(defect.box, place) for defect in scene.defects)
             if match or not any(touches(defect.box, place) for defect in scene.defects):
                 yield place, place_noun(place), match

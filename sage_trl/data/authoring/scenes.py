@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sage_trl.lexicon import readable_category
+from sage_trl.lexicon import has_place, readable_category
 from sage_trl.records import Defect
 
 
@@ -25,6 +25,11 @@ class Scene:
     def types(self) -> tuple[str, ...]:
         """Defect types in the order of the defects, each once."""
         return tuple(dict.fromkeys(defect.type for defect in self.defects))
+
+    @property
+    def tells_places(self) -> bool:
+        """Whether the place of each defect is known; so it is of none."""
+        return all(has_place(defect.box) for defect in self.defects)
 
     @property
     def part(self) -> str:

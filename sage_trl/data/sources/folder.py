@@ -5,8 +5,8 @@
     ROOT/masks/scratch/NAME.png          optional, or NAME_mask.png; a folder of masks must be complete
 
 or the same once for each kind of part: `ROOT/CATEGORY/good`, `ROOT/CATEGORY/scratch`, ... The name of a defect's folder
-is its type. Without masks a defect is somewhere on the whole picture, so no question tells its place rightly: add masks
-for such questions. Part of the good pictures become references, the others are asked about. `--category` names the
+is its type. Without masks nothing tells where a defect is, so no question and no answer speaks of places: add masks for
+those. Part of the good pictures become references, the others are asked about. `--category` names the
 part of a root without folders for categories.
 """
 

@@ -14,11 +14,10 @@ from sage_trl.data.faults import FaultList
 from sage_trl.data.images import decode_image_bytes, read_bytes, read_orientation
 from sage_trl.data.masks import Region, decode_mask, part_share, regions_of
 from sage_trl.errors import DataError
-from sage_trl.lexicon import readable_type
+from sage_trl.lexicon import WHOLE, readable_type
 from sage_trl.records import Defect, check_relative_path
 
 NORMAL = "normal"
-WHOLE = (0.0, 0.0, 1.0, 1.0)
 GOOD_FOLDERS = ("good", "normal", "ok")
 _HIDDEN = {"thumbs.db", "desktop.ini"}
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}

@@ -18,6 +18,7 @@ from sage_trl.data.images import open_image
 from sage_trl.data.sources import Part, SourceOptions, open_source
 from sage_trl.data.validation import check_dataset, examine_dataset
 from sage_trl.errors import DataError
+from sage_trl.lexicon import read_sentence
 from tests.data.sources.trees import BOX, BUILDERS, SIDE, Tree, grow, image_bytes, mask, picture, save, save_rows
 
 HIT = tuple(value / SIDE for value in BOX)
@@ -138,6 +139,10 @@ def test_folder_without_masks_and_with_categories(tmp_path: Path) -> None:
     assert {part.reference for part in parts} == {None}
     assert {defect.box for part in parts for defect in part.defects} == {(0.0, 0.0, 1.0, 1.0)}
     assert {defect.share for part in parts for defect in part.defects} == {None}
+    build_dataset(open_source("folder"), SourceOptions(root=tmp_path / "root"), tmp_path / "out")
+    assert check_dataset(tmp_path / "out") == []
+    questions = [question for row in read_ad_pl(tmp_path / "out").inspections for question in row.questions]
+    assert not any(read_sentence(text).places for asked in questions for text in (asked.question, *asked.answers))
 
 
 @pytest.mark.parametrize("tree", ["labelme"], indirect=True)
