@@ -44,7 +44,7 @@ _OPENING = re.compile(
 _OPENING_SMALL = re.compile(r"\A\s*\(?(?P<letter>[a-z])(?:\)|(?=[.:]\s)|(?=[.:]?\s*\Z))")
 _AFTER_STOP = re.compile(rf"(?:(?<=[.!?:;,]\s)|(?<=\bbut\s))(?P<letter>[A-Z]){_END}", re.MULTILINE)
 _AFTER_WORD = re.compile(
-    r"(?:\b(?i:is|it's|be|so|thus|hence|therefore|leaves|actually|definitely|clearly|probably|likely|perhaps|maybe|matches"
+    r"(?:\b(?i:is|it's|be|so|thus|hence|therefore|leaves|actually|definitely|clearly|probably|likely|perhaps|maybe|second\s+thought|matches"
     r"|corresponds\s+to|(?:described|classified|identified)\s+as)\s+|(?<!不)是\s*)"
     rf"(?P<letter>[A-Z]){_END}",
     re.MULTILINE,
@@ -61,15 +61,19 @@ _FURTHER = rf"(?:\s*(?:,\s*(?:and\b|or\b)?|/|&|\band\b|\bor\b|和|或)\s*{_ONE}(
 _SEVERAL = re.compile(
     rf"(?<![A-Za-z0-9']){_ONE}(?:{_FURTHER}{{2,}}|{_FURTHER}(?!\s+(?:is|isn't|was|would|does|doesn't|has)\b|{_FURTHER}))"
 )
+_NO = r"not|\w+n't|never|cannot\s+be|no(?!\s+doubt)|neither|nor|without(?!\s+a?\s*doubt)"
+_INSTEAD = r"rather\s+than|instead\s+of|as\s+opposed\s+to|unlike|rules?\s+out|ruled\s+out|exclude|eliminate"
+_ONCE_THOUGHT = r"(?<!second\s)thought\s+(?:it|the|that|this)|might\s+(?:think|say|choose)"
+# With at most two words between, and over "or": "not a stain or a scratch".
 _NEGATED = re.compile(
-    r"(?:\b(?:not|\w+n't|never|cannot\s+be|rather\s+than|instead\s+of|as\s+opposed\s+to|unlike|rule\s+out|rules\s+out"
-    r"|ruled\s+out|thought|might\s+(?:think|say|choose)|exclude|eliminate|no(?!\s+doubt)|neither|nor|without(?!\s+a?\s*doubt))\b|不是|不选|排除|而非|没有)"
+    rf"(?:\b(?:{_NO}|{_INSTEAD}|{_ONCE_THOUGHT})\b|不是|不选|排除|而非|没有)"
     r"(?:\s+(?!but\b)\w+){0,2}(?:\s+[\w#]+\s+n?or(?:\s+an?)?)?\W*$",
     re.IGNORECASE,
 )
 _AFTERWARDS_DENIED = re.compile(
-    r"^[\s):]*(?:(?:is|are|was)\s+(?:not|wrong|incorrect|ruled|excluded|unlikely|less)|isn't|does\s+not|doesn't|wrong|incorrect"
-    r"|can\s+be\s+(?:ruled|excluded)|would\s+(?:be\s+(?:a|an|\w+er)|show|look|appear|leave|have)\b|不对|错误|不符合)",
+    r"^[\s):]*(?:(?:is|are|was)\s+(?:not|wrong|incorrect|ruled|excluded|unlikely|less)|isn't|does\s+not|doesn't|wrong"
+    r"|incorrect|can\s+be\s+(?:ruled|excluded)|would\s+(?:be\s+(?:a|an|\w+er)|show|look|appear|leave|have)\b"
+    r"|不对|错误|不符合)",
     re.IGNORECASE,
 )
 

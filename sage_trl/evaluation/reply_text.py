@@ -17,7 +17,8 @@ _CLAUSE_END = re.compile(r"[.!?:;=\n]+|\s[-–—]+\s|[–—]")
 
 # "If it were longer, the answer would be A", but not "If I had to choose, I would say A".
 HYPOTHETICAL = re.compile(
-    r"\bif\s+(?:(?:it|this|that|there)\s+(?:were|was|had)\b|(?!i\b|we\b)[^.!?\n]*\b(?:were|was|had)\b[^.!?\n]*\bwould\b)"
+    r"(?:^|[,:])\s*(?:(?:but|and)\s+)?if\s+"
+    r"(?:(?:it|this|that|there)\s+(?:were|was|had)\b|(?!i\b|we\b)[^.!?\n]*\b(?:were|was|had)\b[^.!?\n]*\bwould\b)"
     r"|\b(?:otherwise|without\s+(?:it|this|that))\b[^.!?\n]*\bwould\b",
     re.IGNORECASE,
 )

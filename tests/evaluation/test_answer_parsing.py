@@ -117,6 +117,8 @@ YES = [
     "After careful comparison, my conclusion is yes, it is damaged.",
     "Yes; see the lower left.",
     "Yes (the pin is bent).",
+    "Asked if there was a scratch, I would say yes.",
+    "Looking at the pins to see if one was bent, I would answer yes.",
     "Unfortunately, yes.",
     "Indeed, yes.",
     "Yes... I think so.",

@@ -383,6 +383,11 @@ CASES += [
     ("<think>\nHmm.\n</think>\n\n<answer>\nC\n</answer>", NONE_OF, "C"),
     ("I'm going with option D.", NONE_OF, "D"),
     ("Definitely B.", NONE_OF, "B"),
+    ("I thought about it: B.", NONE_OF, "B"),
+    ("On second thought B.", NONE_OF, "B"),
+    ("On second thought the answer is B.", NONE_OF, "B"),
+    ("Asked if there was a dent, I would say B.", NONE_OF, "B"),
+    ("I thought it was A. It is B.", NONE_OF, "B"),
     ("Clearly C.", NONE_OF, "C"),
     ("Maybe A.", NONE_OF, "A"),
     ("Answer is C", NONE_OF, "C"),
@@ -407,12 +412,15 @@ CASES += [
 # A third set, written once the rules read the second.
 CASES += [
     (
-        "Looking at the test image, the defect appears as a small depression on the surface.\n\nComparing with the options:\n- A (Scratch): would be a line\n- B (Dent): matches\n- C (Stain): would be a colour\n\nTherefore, the correct answer is **B**.",
+        "Looking at the test image, the defect appears as a small depression on the surface.\n\nComparing "
+        "with the options:\n- A (Scratch): would be a line\n- B (Dent): matches\n- C (Stain): would be a "
+        "colour\n\nTherefore, the correct answer is **B**.",
         NONE_OF,
         "B",
     ),
     (
-        "The correct answer is: **C. Stain**\n\nExplanation:\n- **A. Scratch** – Not visible.\n- **B. Dent** – Not visible.\n- **C. Stain** – A dark patch is visible.\n- **D. None of the above** – Incorrect.",
+        "The correct answer is: **C. Stain**\n\nExplanation:\n- **A. Scratch** – Not visible.\n- **B. Dent** "
+        "– Not visible.\n- **C. Stain** – A dark patch is visible.\n- **D. None of the above** – Incorrect.",
         NONE_OF,
         "C",
     ),
@@ -428,13 +436,15 @@ CASES += [
     ("A: On the left side of the bottle.", BOTTLE, "A"),
     ("Wait, let me re-check. The rim... Option A says scratch. Hmm, no line. So B.\n</think>\n\n**B**", NONE_OF, "B"),
     (
-        "Okay, so the options are A, B, C, D. I think it's A. But the mark is round. So B.</think>\n\nThe answer is B. Dent.",
+        "Okay, so the options are A, B, C, D. I think it's A. But the mark is round. So B.</think>\n\nThe "
+        "answer is B. Dent.",
         NONE_OF,
         "B",
     ),
     ("<think>\nFirst, A? No.\n</think>\nFinal answer: C", NONE_OF, "C"),
     (
-        "<think>long</think>\n\n### Answer: **B. Dent**\n\nThe mark is deep; a scratch (Option A) would be thin, and a stain (Option C) flat.",
+        "<think>long</think>\n\n### Answer: **B. Dent**\n\nThe mark is deep; a scratch (Option A) would be "
+        "thin, and a stain (Option C) flat.",
         NONE_OF,
         "B",
     ),
