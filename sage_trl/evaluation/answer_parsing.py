@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sage_trl.evaluation.reply_text import clauses, final_text, without_markup
+from sage_trl.evaluation.reply_text import HYPOTHETICAL, clauses, final_text, without_markup
 from sage_trl.lexicon.reading import CHINESE_NO, CHINESE_YES
 
 _YES_WORD = r"(?:yes|yeah|yep)"
@@ -20,6 +20,8 @@ _BOTH = re.compile(
     rf"|{_EITHER_CHINESE}\s*(?:/|或者?|还是)\s*{_EITHER_CHINESE}",
     re.IGNORECASE,
 )
+# "No (both agree)", but not "no (visible) scratch".
+_LAST_BRACKETS = re.compile(r"\(([^()]*)\)(?=\s*(?:[.,;!?]|$))", re.MULTILINE)
 _NUMBER_SIGN = re.compile(r"\bno\.\s*(?=\d)", re.IGNORECASE)
 
 # After a verdict "no" a new clause begins ("no the surface is clean"); anything else makes it a determiner
@@ -47,7 +49,7 @@ _YES = rf"(?:{_YES_WORD}\b(?!\s+would\b)|{_YES_CHINESE})"
 _NO = rf"(?:{_NO_AS_VERDICT}|{_NO_CHINESE})"
 
 _LEADING = re.compile(
-    rf"^(?:(?:well|so|okay|ok|hmm|thus|therefore|hence|(?:most\s+)?likely|probably|definitely|clearly|因此|所以)\s+)?"
+    rf"^(?:(?:well|so|okay|ok|hmm|thus|therefore|hence|(?:most\s+)?likely|probably|definitely|clearly)\s+|(?:因此|所以)\s*)?"
     rf"(?:(?P<yes>{_YES})|(?P<no>{_NO}))",
     re.IGNORECASE,
 )
@@ -63,7 +65,7 @@ _AFTER_COMMA = re.compile(
 )
 _DECLARED = re.compile(
     r"\b(?:(?:answer|verdict|conclusion|response|statement|claim)(?:\s+(?:to|for)\s[\w\s]{0,60}?)?"
-    r"\s+(?:is|would\s+be|must\s+be|should\s+be)|(?:would|'d|will|must|to|i)\s+(?:say|answer|choose)"
+    r"\s+(?:is|would\s+be|must\s+be|should\s+be)|(?:would|'d|will|must|to|i)\s+(?:say|answer|choose|think)"
     r"|(?:go|going)\s+with|(?:it|that|this)(?:'s|\s+is)(?=\s+a\s)|boxed|answer)"
     r"\s*,?\s*(?:a\s+|definitely\s+|clearly\s+|therefore\s+)?(?P<not>not\s+)?"
     rf"(?:(?P<yes>{_YES_WORD}\b|true\b|correct\b)|(?P<no>{_NO_AS_VERDICT}|false\b|incorrect\b))",
@@ -114,7 +116,7 @@ def parse_verdict(reply: str) -> bool | None:
         True for yes, False for no, None if the reply states neither.
     """
     text = _NUMBER_SIGN.sub("number ", final_text(reply))
-    text = _BOTH.sub(" ; ", without_markup(text))
+    text = _BOTH.sub(" ; ", without_markup(_LAST_BRACKETS.sub(r"; \1", text)))
     parts = clauses(text)
     for rules in (_RULES, _WEAK_RULES):
         stated = [verdict for clause in parts for verdict in _statements(clause, rules)]
@@ -126,4 +128,8 @@ def parse_verdict(reply: str) -> bool | None:
 def _statements(clause: str, rules: Sequence[re.Pattern[str]]) -> list[bool]:
     """The verdicts of one clause in the order of the text."""
     found = sorted((match for rule in rules for match in rule.finditer(clause)), key=lambda match: match.end())
-    return [(match["yes"] is not None) != bool(match.groupdict().get("not")) for match in found]
+    return [
+        (match["yes"] is not None) != bool(match.groupdict().get("not"))
+        for match in found
+        if not HYPOTHETICAL.search(clause[: match.end()])
+    ]

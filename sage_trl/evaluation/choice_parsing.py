@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from sage_trl.evaluation.answer_parsing import parse_verdict
-from sage_trl.evaluation.reply_text import clauses, final_text, without_markup
+from sage_trl.evaluation.reply_text import HYPOTHETICAL, clauses, final_text, without_markup
 
 _EMPHASIS = re.compile(r"[*_`\"“”‘$\\{}<>【】\[\]]+|(?<!\w)'|'(?!\w)")
 _BECAUSE = r"(?:because|since|as|due)\b"
@@ -29,21 +29,22 @@ _DECLARED = re.compile(
     rf"{_LINK}*|(?:\b(?:option|choice)\b|选项){_LINK}+)\s*{_LETTER}(?!\s*\?)"
 )
 _DECLARED_SMALL = re.compile(rf"\b[Aa]nswer\s*(?:is\b|:)[\s:]*\(?(?P<letter>[a-z])\)?{_END}", re.MULTILINE)
-_GOOD = r"(?:the\s+)?(?:most\s+)?(?:correct|right|true|best|accurate|likely|plausible|appropriate|answer)\b"
+_GOOD = r"(?:the\s+)?(?:(?:most|more)\s+)?(?:correct|right|true|best|accurate|likely|plausible|appropriate|answer)\b"
 _CALLED_RIGHT = re.compile(
     rf"{_LETTER}(?:\s+(?:is\s+(?:clearly\s+)?{_GOOD}|would\s+be\s+{_GOOD}(?!(?:\s+\w+)?\s+(?:for|if|only)\b)"
-    r"|fits\s+(?:best|better)\b)|\s*(?:选项)?\s*是?(?:正确|对的))"
+    r"|(?:fits|matches)\s+(?:best|better)\b|best\s+(?:fits|matches|describes)\b)|\s*(?:选项)?\s*是?(?:正确|对的))"
 )
 
 # Alone: a letter that is a line or a sentence, or opens or ends one.
 _OPENING = re.compile(
-    r"^[^\S\n]*(?:[^\w\s(]+[^\S\n]*)?\(?(?P<letter>[A-Z])(?:\)|(?=\s*(?:[.,:;!?–—]|$|-\s|\([A-Z]|(?<!A\s)\()))",
+    r"^[^\S\n]*(?:[^\w\s(]+[^\S\n]*)?\(?(?P<letter>[A-Z])"
+    rf"(?:\)|(?=\s*(?:[.,:;!?–—]|$|-\s|\([A-Z]|(?<!A\s)\()|\s+(?:{_BECAUSE}|rather\b|instead\b)))",
     re.MULTILINE,
 )
 _OPENING_SMALL = re.compile(r"\A\s*\(?(?P<letter>[a-z])(?:\)|(?=[.:]\s)|(?=[.:]?\s*\Z))")
 _AFTER_STOP = re.compile(rf"(?:(?<=[.!?:;,]\s)|(?<=\bbut\s))(?P<letter>[A-Z]){_END}", re.MULTILINE)
 _AFTER_WORD = re.compile(
-    r"(?:\b(?i:is|it's|be|so|thus|hence|therefore|leaves|actually|definitely|clearly|probably|likely|perhaps|maybe|matches"
+    r"(?:\b(?i:is|it's|be|so|thus|hence|therefore|leaves|actually|definitely|clearly|probably|likely|perhaps|maybe|second\s+thought|matches"
     r"|corresponds\s+to|(?:described|classified|identified)\s+as)\s+|(?<!不)是\s*)"
     rf"(?P<letter>[A-Z]){_END}",
     re.MULTILINE,
@@ -60,20 +61,19 @@ _FURTHER = rf"(?:\s*(?:,\s*(?:and\b|or\b)?|/|&|\band\b|\bor\b|和|或)\s*{_ONE}(
 _SEVERAL = re.compile(
     rf"(?<![A-Za-z0-9']){_ONE}(?:{_FURTHER}{{2,}}|{_FURTHER}(?!\s+(?:is|isn't|was|would|does|doesn't|has)\b|{_FURTHER}))"
 )
+_NO = r"not|\w+n't|never|cannot\s+be|no(?!\s+doubt)|neither|nor|without(?!\s+a?\s*doubt)"
+_INSTEAD = r"rather\s+than|instead\s+of|as\s+opposed\s+to|unlike|rules?\s+out|ruled\s+out|exclude|eliminate"
+_ONCE_THOUGHT = r"(?<!second\s)thought\s+(?:it|the|that|this)|might\s+(?:think|say|choose)"
+# With at most two words between, and over "or": "not a stain or a scratch".
 _NEGATED = re.compile(
-    r"(?:\b(?:not|\w+n't|never|cannot\s+be|rather\s+than|instead\s+of|as\s+opposed\s+to|unlike|rule\s+out|rules\s+out"
-    r"|ruled\s+out|exclude|eliminate|no(?!\s+doubt)|neither|nor|without(?!\s+a?\s*doubt))\b|不是|不选|排除|而非|没有)"
+    rf"(?:\b(?:{_NO}|{_INSTEAD}|{_ONCE_THOUGHT})\b|不是|不选|排除|而非|没有)"
     r"(?:\s+(?!but\b)\w+){0,2}(?:\s+[\w#]+\s+n?or(?:\s+an?)?)?\W*$",
     re.IGNORECASE,
 )
 _AFTERWARDS_DENIED = re.compile(
-    r"^[\s):]*(?:(?:is|are|was)\s+(?:not|wrong|incorrect|ruled|excluded|unlikely|less)|isn't|does\s+not|doesn't|wrong|incorrect"
-    r"|can\s+be\s+(?:ruled|excluded)|would\s+(?:be\s+(?:a|an|\w+er)|show|look|appear|leave|have)\b|不对|错误|不符合)",
-    re.IGNORECASE,
-)
-# "If it were longer, the answer would be A."
-_UNREAL = re.compile(
-    r"\bif\s+(?:(?:it|this|that|there)\s+(?:were|was|had)\b|(?!i\b|we\b)[^.!?\n]*\b(?:were|was|had)\b[^.!?\n]*\bwould\b)",
+    r"^[\s):]*(?:(?:is|are|was)\s+(?:not|wrong|incorrect|ruled|excluded|unlikely|less)|isn't|does\s+not|doesn't|wrong"
+    r"|incorrect|can\s+be\s+(?:ruled|excluded)|would\s+(?:be\s+(?:a|an|\w+er)|show|look|appear|leave|have)\b"
+    r"|不对|错误|不符合)",
     re.IGNORECASE,
 )
 
@@ -145,7 +145,7 @@ def _denied(text: str, start: int, end: int, place: int) -> bool:
     return (
         any(_NEGATED.search(_since(".!?;,\n", text, before)) for before in (start, place))
         or _AFTERWARDS_DENIED.match(text[end : end + 80]) is not None
-        or _UNREAL.search(_since(".!?\n", text, end)) is not None
+        or HYPOTHETICAL.search(_since(".!?\n", text, end)) is not None
     )
 
 

@@ -15,6 +15,14 @@ _PUNCTUATION = str.maketrans("，。、！？：；（）「」『』’", ',.,!
 _LIST_MARK = re.compile(r"^\s*(?:[^\w\s]+|\d+[.)])\s*")
 _CLAUSE_END = re.compile(r"[.!?:;=\n]+|\s[-–—]+\s|[–—]")
 
+# "If it were longer, the answer would be A", but not "If I had to choose, I would say A".
+HYPOTHETICAL = re.compile(
+    r"(?:^|[,:])\s*(?:(?:but|and)\s+)?if\s+"
+    r"(?:(?:it|this|that|there)\s+(?:were|was|had)\b|(?!i\b|we\b)[^.!?\n]*\b(?:were|was|had)\b[^.!?\n]*\bwould\b)"
+    r"|\b(?:otherwise|without\s+(?:it|this|that))\b[^.!?\n]*\bwould\b",
+    re.IGNORECASE,
+)
+
 
 def final_text(reply: str) -> str:
     """What the reply says after its thoughts, without tags and LaTeX fonts, and with Chinese punctuation as ASCII.

@@ -14,10 +14,17 @@ CHINESE = {"A": "划痕", "B": "污渍"}
 NONE_OF = {"A": "Scratch", "B": "Dent", "C": "Stain", "D": "None of the above"}
 PLACES = {"A": "The lower left", "B": "The upper right", "C": "The centre", "D": "The edge"}
 SENTENCES = {"A": "It is scratched.", "B": "It is dented.", "C": "It is stained.", "D": "There is no defect."}
+BROKEN = {"A": "Good", "B": "Broken large", "C": "Broken small", "D": "Contamination"}
+BOTTLE = {
+    "A": "On the left side of the bottle.",
+    "B": "On the right side of the bottle.",
+    "C": "At the bottom of the bottle.",
+    "D": "No anomaly.",
+}
 TYPES = {"A": "Type B", "B": "Type A"}
 NORMAL = {"A": "No defect", "B": "Scratch"}
 
-CASES = [
+CASES: list[tuple[str, dict[str, str], str | None]] = [
     ("A", DEFECTS, "A"),
     ("B.", DEFECTS, "B"),
     ("(C)", DEFECTS, "C"),
@@ -81,7 +88,7 @@ CASES = [
 ]
 
 # Written before the rules they test, after the manner of the models they are named for; the options are NONE_OF.
-STYLES = {
+STYLES: dict[str, list[tuple[str, str | None]]] = {
     "reported misreadings": [
         ("The answer is B. Option A would be a scratch.", "B"),
         ("B. Dent. Option A would show a long line.", "B"),
@@ -376,6 +383,11 @@ CASES += [
     ("<think>\nHmm.\n</think>\n\n<answer>\nC\n</answer>", NONE_OF, "C"),
     ("I'm going with option D.", NONE_OF, "D"),
     ("Definitely B.", NONE_OF, "B"),
+    ("I thought about it: B.", NONE_OF, "B"),
+    ("On second thought B.", NONE_OF, "B"),
+    ("On second thought the answer is B.", NONE_OF, "B"),
+    ("Asked if there was a dent, I would say B.", NONE_OF, "B"),
+    ("I thought it was A. It is B.", NONE_OF, "B"),
     ("Clearly C.", NONE_OF, "C"),
     ("Maybe A.", NONE_OF, "A"),
     ("Answer is C", NONE_OF, "C"),
@@ -397,6 +409,99 @@ CASES += [
     ("B\nB\nB", NONE_OF, "B"),
     ("BBBB", NONE_OF, None),
 ]
+# A third set, written once the rules read the second.
+CASES += [
+    (
+        "Looking at the test image, the defect appears as a small depression on the surface.\n\nComparing "
+        "with the options:\n- A (Scratch): would be a line\n- B (Dent): matches\n- C (Stain): would be a "
+        "colour\n\nTherefore, the correct answer is **B**.",
+        NONE_OF,
+        "B",
+    ),
+    (
+        "The correct answer is: **C. Stain**\n\nExplanation:\n- **A. Scratch** – Not visible.\n- **B. Dent** "
+        "– Not visible.\n- **C. Stain** – A dark patch is visible.\n- **D. None of the above** – Incorrect.",
+        NONE_OF,
+        "C",
+    ),
+    ("A. Scratch\n\nThe test image has a line that the reference does not have.", NONE_OF, "A"),
+    ("The object in the image has a broken edge, which is large. So the answer is B: Broken large.", BROKEN, "B"),
+    ("Broken large.", BROKEN, "B"),
+    ("C. Broken small", BROKEN, "C"),
+    ("The bottle appears to be good, without contamination.", BROKEN, "A"),
+    ("D. No anomaly.", BOTTLE, "D"),
+    ("At the bottom of the bottle.", BOTTLE, "C"),
+    ("On the right side of the bottle", BOTTLE, "B"),
+    ("The anomaly is on the left side of the bottle.", BOTTLE, "A"),
+    ("A: On the left side of the bottle.", BOTTLE, "A"),
+    ("Wait, let me re-check. The rim... Option A says scratch. Hmm, no line. So B.\n</think>\n\n**B**", NONE_OF, "B"),
+    (
+        "Okay, so the options are A, B, C, D. I think it's A. But the mark is round. So B.</think>\n\nThe "
+        "answer is B. Dent.",
+        NONE_OF,
+        "B",
+    ),
+    ("<think>\nFirst, A? No.\n</think>\nFinal answer: C", NONE_OF, "C"),
+    (
+        "<think>long</think>\n\n### Answer: **B. Dent**\n\nThe mark is deep; a scratch (Option A) would be "
+        "thin, and a stain (Option C) flat.",
+        NONE_OF,
+        "B",
+    ),
+    ("Based on my analysis, I would classify this as B (Dent) rather than A (Scratch).", NONE_OF, "B"),
+    ("The defect type is B. Dent.", NONE_OF, "B"),
+    ("The defect is option B.", NONE_OF, "B"),
+    ("This is an example of C. Stain.", NONE_OF, "C"),
+    ("So the final answer is B. (Dent)", NONE_OF, "B"),
+    ("Answer: (B)", NONE_OF, "B"),
+    ("Answer: [B]", NONE_OF, "B"),
+    ("Answer:\nB", NONE_OF, "B"),
+    ("Answer:\n\n(B) Dent", NONE_OF, "B"),
+    ("Answer : B", NONE_OF, "B"),
+    ("The Answer Is B", NONE_OF, "B"),
+    ("Among the options, B best describes the defect.", NONE_OF, "B"),
+    ("B best matches the image.", NONE_OF, "B"),
+    ("Option B best describes the defect.", NONE_OF, "B"),
+    ("Option B is correct, whereas option A is wrong.", NONE_OF, "B"),
+    ("Both A and B are wrong, hence C.", NONE_OF, "C"),
+    ("A is right only if the line is real; it is not. B is right.", NONE_OF, "B"),
+    ("I initially thought A, but the answer is B.", NONE_OF, "B"),
+    ("I thought the answer was A, but it is B.", NONE_OF, "B"),
+    ("I first chose A. The correct choice is B.", NONE_OF, "B"),
+    ("You might think the answer is A, but it is actually B.", NONE_OF, "B"),
+    ("One might say A, but it's B.", NONE_OF, "B"),
+    ("The answer is B. Why not A? Because the mark is round.", NONE_OF, "B"),
+    ("The answer is B. Why not answer A? The mark is round.", NONE_OF, "B"),
+    ("B. Choosing A would ignore the depth.", NONE_OF, "B"),
+    ("B. I would not select A.", NONE_OF, "B"),
+    ("B is more likely than A.", NONE_OF, "B"),
+    ("B rather than A.", NONE_OF, "B"),
+    ("D) None of the above, because A, B and C do not apply.", NONE_OF, "D"),
+    ("The defect isn't listed, so D.", NONE_OF, "D"),
+    ("D: none of the above applies.", NONE_OF, "D"),
+    ("It's D - none of the above.", NONE_OF, "D"),
+    ("None of the above options describe it.", NONE_OF, "D"),
+    ("Dent.", NONE_OF, "B"),
+    ("dent", NONE_OF, "B"),
+    ("It's a stain!", NONE_OF, "C"),
+    ("Scratch, no dent.", NONE_OF, "A"),
+    ("There appears to be a scratch on the surface. The part has no dent and no stain.", NONE_OF, "A"),
+    ("Yes, the answer is A.", YES_NO, "A"),
+    ("No anomalies, hence B.", YES_NO, "B"),
+    ("A. Yes. There is an anomaly; option B is wrong.", YES_NO, "A"),
+    ("Yes.\n\nThere is a scratch. Without it, the answer would be No.", YES_NO, "A"),
+    ("No\n</s>", YES_NO, "B"),
+    ("The two images agree. So the answer is B: No.", YES_NO, "B"),
+    ("答案：A。理由：B会是凹陷，C会是变色。", NONE_OF, "A"),
+    ("我认为答案是B。", NONE_OF, "B"),
+    ("我选择C，因为有污渍。", NONE_OF, "C"),
+    ("应该是B。", NONE_OF, "B"),
+    ("B更合适。", NONE_OF, None),
+    ("最符合的选项是B。", NONE_OF, "B"),
+    ("选项B最符合。", NONE_OF, None),
+    ("所以正确答案是选项C。", NONE_OF, "C"),
+    ("正确答案：D", NONE_OF, "D"),
+]
 
 
 def test_each_reply_is_read_as_a_person_reads_it() -> None:
@@ -414,6 +519,6 @@ def test_the_table_is_as_long_as_promised_and_holds_no_reply_twice() -> None:
 )
 def test_a_reply_that_repeats_itself_to_the_end_is_read_in_no_time(part: str) -> None:
     started = time.process_time()
-    parse_choice(part * (30_000 // len(part)), NONE_OF)
+    parse_choice(part * (20_000 // len(part)), NONE_OF)
 
     assert time.process_time() - started < 5
