@@ -65,6 +65,23 @@ def find_runs(runs: Sequence[Path]) -> RunFolders:
     return RunFolders(tuple(evaluations.values()), tuple(trainings.values()), tuple(ablations.values()))
 
 
+def shortest_names(paths: Sequence[Path]) -> list[str]:
+    """Each path's name, with as many of the folders above it as no other of these paths ends with.
+
+    Args:
+        paths: whole ones, each once.
+    """
+    names = []
+    for path in paths:
+        parts = path.parts
+        for length in range(1, len(parts) + 1):
+            ending = parts[-length:]
+            if sum(other.parts[-length:] == ending for other in paths) == 1:
+                break
+        names.append(str(Path(*ending)))
+    return names
+
+
 def _is_run(path: Path) -> bool:
     return _is_evaluation(path) or _is_training(path) or _is_ablation(path)
 

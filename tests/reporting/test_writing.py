@@ -96,6 +96,36 @@ def test_models_of_one_name_are_told_apart(demo, tmp_path):
     assert page.data("index")["items"][0][-1] == "rrrrw-w-"
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["dataset known", "dataset unknown"])
+def test_evaluations_of_equal_folders_are_told_apart_by_the_folders_above(demo, tmp_path, known):
+    """As `tools/evaluate.py --output runs/seed0/evaluation` and the arms of `tools/ablate.py` leave them."""
+    runs = [write_evaluation(tmp_path / seed / "evaluation", demo / "data") for seed in ("seed0", "seed1")]
+    for run in runs:
+        if not known:
+            (run / "evaluation.json").unlink()
+    page = written(tmp_path, *runs)
+
+    names = [f"{model} ({seed}/evaluation)" for seed in ("seed0", "seed1") for model in ("alpha", "<b>beta</b>")]
+    assert [row[0] for row in page.tables[0] if row[0] in names] == names
+    labels = ["seed0/evaluation", "seed1/evaluation"]
+    text = page.text()
+    assert all(f"{label}: alpha ({label}), <b>beta</b> ({label}); 11 replies" in text for label in labels)
+    if known:
+        assert page.data("index")["models"] == names
+        assert page.data("index")["items"][0][-1].count("-") == 2 and len(page.data("index")["items"][0][-1]) == 8
+    else:
+        assert [row[0] for row in page.tables[0][1:3] if len(row) == 1] == ["Measured here, seed0/evaluation, split test"]
+        assert all(f"Measured here, {label}, split test" in text for label in labels)
+
+
+def test_datasets_of_one_name_and_folder_are_told_apart(demo, tmp_path):
+    datasets = [shutil.copytree(demo / "data", tmp_path / place / "data") for place in ("a", "b")]
+    runs = [write_evaluation(tmp_path / dataset.parent.name / "out", dataset) for dataset in datasets]
+
+    text = written(tmp_path, *runs).text()
+    assert "Measured here, small (a/data), split test" in text and "Measured here, small (b/data), split test" in text
+
+
 def test_a_later_reply_counts(demo, tmp_path):
     evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
     lines = (evaluation / "predictions.jsonl").read_text()
