@@ -146,6 +146,7 @@ def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run:
             answered = [item for item in asked if item.key in log]
             # Graded anew: an earlier run may have known another verdict, or read the reply otherwise.
             graded = [_graded_anew(model.name, condition, item, log[item.key]) for item in answered]
+            log.settle(graded)
             scores = _judge(answered, graded, run)
             groups = asked_groups(built)
             metrics = _metrics(answered, graded, scores, groups, run)

@@ -18,6 +18,7 @@ from sage_trl.evaluation.report import METRICS_FILE, Results, count_notes
 from sage_trl.records import Inspection, JudgeScore, iterate_records
 from sage_trl.reporting.ablations import Ablation, read_ablation
 from sage_trl.reporting.charts import looks
+from sage_trl.reporting.conditions import Condition
 from sage_trl.reporting.evaluations import Evaluation, read_evaluations
 from sage_trl.reporting.folders import find_runs, shortest_names
 from sage_trl.reporting.gallery import EvaluatedDataset, Gallery, build_gallery, unknown_groups
@@ -191,6 +192,7 @@ def _missing(
             notes.append(
                 f"{one.label} has replies and no {METRICS_FILE}: its evaluation was stopped; run it again."
             )
+        notes += _uncounted(one)
         if not one.judgements:
             notes.append(f"{one.label} has no {JUDGEMENTS_FILE}: tools/evaluate.py --judge writes it.")
         if not one.evidence:
@@ -202,6 +204,22 @@ def _missing(
             notes.append(f"The dataset {data.name} has no {SCORES_FILE}: tools/score_mle.py writes it.")
         if not data.facts:
             notes.append(f"The dataset {data.name} has no {FACTS_FILE}: tools/generate_facts.py writes it.")
+    return notes
+
+
+def _uncounted(evaluation: Evaluation) -> list[str]:
+    """Where the replies that the gallery shows are not those that the figures count."""
+    shown = Counter((place.model, place.condition) for place in evaluation.replies)
+    notes = []
+    for model, by_key in evaluation.results.items():
+        for key, figures in by_key.items():
+            replies = shown[model, Condition.of_key(key)]
+            # Files written before open questions were counted lack their number.
+            if "open" in figures and replies != figures["questions"] + figures["open"]:
+                notes.append(
+                    f"{model}, {key}: {replies:,} replies are shown, the figures count "
+                    f"{figures['questions'] + figures['open']:,}: others are of an earlier run, or were removed."
+                )
     return notes
 
 

@@ -238,6 +238,48 @@ def test_known_replies_are_graded_by_the_verdict_of_today(ad_pl: Path, tmp_path:
     assert after.accuracy == 1.0
 
 
+def shown(tmp_path: Path) -> dict[tuple[str, str], tuple[str, bool]]:
+    """The last line about each question, which is what the report shows: reply and grade."""
+    return {(row["group_id"], row["question_id"]): (row["prediction"], row["correct"]) for row in lines(tmp_path)}
+
+
+def test_the_last_lines_are_those_of_the_last_run(ad_pl: Path, tmp_path: Path) -> None:
+    """A model trained anew and put back, as `--max-new-tokens` or `--facts` changed and changed back."""
+
+    def run(version: str, reply: str, **changes: Any) -> int:
+        generator = Scripted(lambda _: reply)
+        evaluate(model(generator, fingerprint=version), "one_shot", ["test"], run_of(ad_pl, tmp_path, **changes))
+        return len(generator.rows)
+
+    assert run("1", "Yes, first.") == run("2", "No, second.") == ONE_SHOT_QUESTIONS
+    assert run("1", "Never asked.") == 0
+    assert {reply for reply, _ in shown(tmp_path).values()} == {"Yes, first."}
+    assert run("1", "Never asked.") == 0
+    assert len(lines(tmp_path)) == 3 * ONE_SHOT_QUESTIONS
+    assert run("2", "Never asked.", limit=1) == 0
+    assert {place for place, (reply, _) in shown(tmp_path).items() if reply == "No, second."} == {
+        ("g0", "q1"),
+        ("g0", "q2"),
+    }
+
+
+def test_a_corrected_verdict_reaches_the_file(ad_pl: Path, tmp_path: Path) -> None:
+    evaluate(model(Scripted()), "one_shot", ["test"], run_of(ad_pl, tmp_path))
+    directory = read_ad_pl(ad_pl)
+    [first, *others] = directory.inspections
+    corrected = first.model_copy(
+        update={"questions": tuple(q.model_copy(update={"verdict": not q.verdict}) for q in first.questions)}
+    )
+    write_ad_pl(ad_pl, [corrected, *others], directory.info)
+
+    metrics = evaluate(model(Scripted()), "one_shot", ["test"], run_of(ad_pl, tmp_path))["test"]
+
+    assert len(lines(tmp_path)) == ONE_SHOT_QUESTIONS + 2
+    assert shown(tmp_path)["g0", "q1"] == ("Yes, a scratch.", False)
+    assert shown(tmp_path)["g0", "q2"] == ("Yes, a scratch.", True)
+    assert metrics.accuracy == sum(right for _, right in shown(tmp_path).values()) / ONE_SHOT_QUESTIONS
+
+
 def test_similarity_to_the_best_answers_and_what_was_asked(ad_pl: Path, tmp_path: Path) -> None:
     def encode(sentences: Sequence[str]) -> list[list[float]]:
         return [[1.0, 0.0] if sentence.startswith("Yes") else [0.0, 1.0] for sentence in sentences]

@@ -135,6 +135,18 @@ def test_a_later_reply_counts(demo, tmp_path):
     assert written(tmp_path, evaluation).groups()[0]["questions"][0]["replies"][0]["text"] == "Yes, anew."
 
 
+def test_replies_that_the_figures_do_not_count_are_noted(demo, tmp_path):
+    evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
+    assert "replies are shown" not in written(tmp_path, evaluation).text()
+    figures = read_json(evaluation / "metrics.json")
+    figures["alpha"]["one_shot"]["questions"] = 2  # a later run with --limit 1
+    write_json(evaluation / "metrics.json", figures)
+
+    text = written(tmp_path, evaluation).text()
+    assert text.count("replies are shown") == 1
+    assert "alpha, one_shot: 5 replies are shown, the figures count 2: others are of an earlier run" in text
+
+
 def test_without_a_reference_the_page_knows_that_nothing_was_selected(demo, tmp_path):
     evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
     patches = [{"box": [0.0, 0.0, 0.1, 0.1], "similarity": None}]
