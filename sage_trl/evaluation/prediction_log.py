@@ -17,7 +17,8 @@ _OF_PROCESS = "predictions.process-{}.jsonl"
 class PredictionLog:
     """The predictions of an output directory by key: those of earlier runs, and new ones as they are added.
 
-    Of several lines about one question, put to one model under one condition, the last one counts; see `settle`. A context manager; what was added is on the disk even if the process is killed right after. Of several processes
+    Of several lines about one question, put to one model under one condition, the last one counts; see `settle`.
+    A context manager; what was added is on the disk even if the process is killed right after. Of several processes
     the first one writes `predictions.jsonl` and each other a file of its own, which `gather`, or the next start after a
     kill, takes in.
 

@@ -12,7 +12,7 @@ from sage_trl.evaluation.evaluation_record import EVALUATION_FILE, EvaluationRec
 from sage_trl.evaluation.evidence_rows import EVIDENCE_FILE, EvidenceRow
 from sage_trl.evaluation.judgements import JUDGEMENTS_FILE, JudgedReply
 from sage_trl.evaluation.predictions import PREDICTIONS_FILE, Prediction
-from sage_trl.evaluation.report import COMPARISONS_FILE, METRICS_FILE, Results, read_metrics
+from sage_trl.evaluation.results_files import COMPARISONS_FILE, METRICS_FILE, Results, read_comparisons, read_metrics
 from sage_trl.records import iterate_records, parse_record
 from sage_trl.reporting.conditions import Condition
 from sage_trl.reporting.folders import EvaluationFolder, shortest_names
@@ -78,18 +78,21 @@ def _read(folder: EvaluationFolder, label: str) -> Evaluation:
     record = None
     if (path / EVALUATION_FILE).is_file():
         record = parse_record(EvaluationRecord, read_json(path / EVALUATION_FILE), path / EVALUATION_FILE)
+    # A later line of the same question is of a later run.
+    replies = {_place(row): row for row in _records(Prediction, path / PREDICTIONS_FILE)}
     judgements: defaultdict[Place, list[JudgedReply]] = defaultdict(list)
     for row in _records(JudgedReply, path / JUDGEMENTS_FILE):
-        judgements[_place(row)].append(row)
+        reply = replies.get(_place(row))
+        if reply is None or row.key in (None, reply.key):
+            judgements[_place(row)].append(row)
     return Evaluation(
         path=path,
         label=label,
         dataset=folder.dataset if record is None else Path(record.dataset),
         facts=None if record is None or record.facts is None else Path(record.facts),
         results=read_metrics(path / METRICS_FILE) if (path / METRICS_FILE).is_file() else {},
-        comparisons=read_json(path / COMPARISONS_FILE) if (path / COMPARISONS_FILE).is_file() else [],
-        # A later line of the same question is of a model trained anew under the same name.
-        replies={_place(row): row for row in _records(Prediction, path / PREDICTIONS_FILE)},
+        comparisons=read_comparisons(path / COMPARISONS_FILE) if (path / COMPARISONS_FILE).is_file() else [],
+        replies=replies,
         judgements=dict(judgements),
         evidence={_group_place(row): row for row in _records(EvidenceRow, path / EVIDENCE_FILE)},
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from sage_trl.data.dataset import INFO_FILE, ROWS_FILE
 from sage_trl.errors import DataError
 from sage_trl.evaluation.predictions import PREDICTIONS_FILE
-from sage_trl.evaluation.report import METRICS_FILE
+from sage_trl.evaluation.results_files import METRICS_FILE
 from sage_trl.reporting.ablations import TABLE_FILE
 from sage_trl.run_record import METRICS_LOG
 

@@ -14,7 +14,8 @@ from sage_trl.data.dataset import SCORES_FILE, AdPlDirectory, read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
 from sage_trl.evaluation.evidence_rows import EVIDENCE_FILE
 from sage_trl.evaluation.judgements import JUDGEMENTS_FILE
-from sage_trl.evaluation.report import METRICS_FILE, Results, count_notes
+from sage_trl.evaluation.report import count_notes
+from sage_trl.evaluation.results_files import METRICS_FILE, Results
 from sage_trl.records import Inspection, JudgeScore, iterate_records
 from sage_trl.reporting.ablations import Ablation, read_ablation
 from sage_trl.reporting.charts import looks
@@ -98,9 +99,7 @@ def _datasets(evaluations: Sequence[Evaluation], given: Path | None, notes: list
         if path is None:
             notes.append(f"{evaluation.label} does not say on which dataset it was run: give --dataset DIR.")
         elif given is None and not path.is_dir():
-            notes.append(
-                f"The dataset of {evaluation.label} is no longer at {_shown(path)}: give --dataset DIR."
-            )
+            notes.append(f"The dataset of {evaluation.label} is no longer at {_shown(path)}: give --dataset DIR.")
         else:
             by_dataset[path.resolve()].append(evaluation)
     read = [_read_dataset(path, found) for path, found in by_dataset.items()]
@@ -189,12 +188,10 @@ def _missing(
         notes.append("No evaluation was given: name an output directory of tools/evaluate.py as well.")
     for one in evaluations:
         if not one.results:
-            notes.append(
-                f"{one.label} has replies and no {METRICS_FILE}: its evaluation was stopped; run it again."
-            )
+            notes.append(f"{one.label} has replies and no {METRICS_FILE}: its evaluation was stopped; run it again.")
         notes += _uncounted(one)
         if not one.judgements:
-            notes.append(f"{one.label} has no {JUDGEMENTS_FILE}: tools/evaluate.py --judge writes it.")
+            notes.append(f"{one.label} has no {JUDGEMENTS_FILE} of its replies: tools/evaluate.py --judge writes it.")
         if not one.evidence:
             notes.append(f"{one.label} has no {EVIDENCE_FILE}: tools/evaluate.py --evidence writes it.")
     if not trainings:

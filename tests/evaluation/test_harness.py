@@ -180,7 +180,9 @@ def test_changed_content_is_generated_again(ad_pl: Path, tmp_path: Path, change:
 def test_limit_counts_groups(ad_pl: Path, tmp_path: Path) -> None:
     metrics: Metrics = evaluate(model(Scripted()), "one_shot", ["test"], run_of(ad_pl, tmp_path, limit=2))["test"]
 
-    assert (metrics.groups, metrics.questions) == (2, 4)
+    assert (metrics.groups, metrics.questions, metrics.limit) == (2, 4, 2)
+    enough = evaluate(model(Scripted()), "one_shot", ["test"], run_of(ad_pl, tmp_path, limit=4))["test"]
+    assert (enough.groups, enough.limit) == (4, None)
 
 
 def test_an_unknown_split_names_those_that_exist(ad_pl: Path, tmp_path: Path) -> None:
@@ -266,6 +268,7 @@ def test_the_last_lines_are_those_of_the_last_run(ad_pl: Path, tmp_path: Path) -
 def test_a_corrected_verdict_reaches_the_file(ad_pl: Path, tmp_path: Path) -> None:
     evaluate(model(Scripted()), "one_shot", ["test"], run_of(ad_pl, tmp_path))
     directory = read_ad_pl(ad_pl)
+    before = evaluate(model(Scripted()), "one_shot", ["test"], run_of(ad_pl, tmp_path))["test"]
     [first, *others] = directory.inspections
     corrected = first.model_copy(
         update={"questions": tuple(q.model_copy(update={"verdict": not q.verdict}) for q in first.questions)}
@@ -277,6 +280,7 @@ def test_a_corrected_verdict_reaches_the_file(ad_pl: Path, tmp_path: Path) -> No
     assert len(lines(tmp_path)) == ONE_SHOT_QUESTIONS + 2
     assert shown(tmp_path)["g0", "q1"] == ("Yes, a scratch.", False)
     assert shown(tmp_path)["g0", "q2"] == ("Yes, a scratch.", True)
+    assert before.replies_sha256 != metrics.replies_sha256
     assert metrics.accuracy == sum(right for _, right in shown(tmp_path).values()) / ONE_SHOT_QUESTIONS
 
 

@@ -12,9 +12,9 @@ from sage_trl.evaluation.predictions import results_key
 from sage_trl.reporting.conditions import Condition
 from sage_trl.reporting.folders import find_runs
 from sage_trl.reporting.writing import ReportOptions, write_report
-from sage_trl.storage import file_sha256, read_json, write_json, write_jsonl
+from sage_trl.storage import file_sha256, read_json, read_json_lines, write_json, write_jsonl
 from tests.evaluation.small_ad_pl import write_small_ad_pl
-from tests.reporting.made_runs import evidence, write_evaluation, write_training
+from tests.reporting.made_runs import evidence, judgement, write_evaluation, write_training
 from tests.reporting.parsed_page import ParsedPage
 
 
@@ -114,7 +114,6 @@ def test_evaluations_of_equal_folders_are_told_apart_by_the_folders_above(demo, 
         assert page.data("index")["models"] == names
         assert page.data("index")["items"][0][-1].count("-") == 2 and len(page.data("index")["items"][0][-1]) == 8
     else:
-        assert [row[0] for row in page.tables[0][1:3] if len(row) == 1] == ["Measured here, seed0/evaluation, split test"]
         assert all(f"Measured here, {label}, split test" in text for label in labels)
 
 
@@ -133,6 +132,20 @@ def test_a_later_reply_counts(demo, tmp_path):
     (evaluation / "predictions.jsonl").write_text(lines + first.replace("Yes, a scratch.", "Yes, anew.") + "\n")
 
     assert written(tmp_path, evaluation).groups()[0]["questions"][0]["replies"][0]["text"] == "Yes, anew."
+
+
+def test_a_judgement_of_another_reply_is_not_shown(demo, tmp_path):
+    evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
+    predictions = [line for _, line in read_json_lines(evaluation / "predictions.jsonl")]
+    [first, *_] = [line for line in predictions if (line["model"], line["group_id"]) == ("alpha", "g0")]
+    rows = [judgement("alpha", "g0", "q1", "of this reply") | {"key": first["key"]}]
+    rows += [judgement("alpha", "g0", "q1", "of an old file")]
+    rows += [judgement("alpha", "g0", question, "of another reply") | {"key": "f" * 64} for question in ("q1", "q2")]
+    write_jsonl(evaluation / "judgements.jsonl", rows)
+
+    questions = written(tmp_path, evaluation).groups()[0]["questions"]
+    shown = [[one["rationale"] for one in question["replies"][0]["judged"]] for question in questions]
+    assert shown == [["of this reply", "of an old file"], []]
 
 
 def test_replies_that_the_figures_do_not_count_are_noted(demo, tmp_path):
@@ -190,6 +203,7 @@ def damaged(demo: Path, tmp_path: Path, name: str, content: str) -> Path:
     ("name", "content", "expected"),
     [
         ("metrics.json", "[]", "is not {model: {setting: figures}}"),
+        ("comparisons.json", "{}", "is no list of comparisons"),
         ("predictions.jsonl", '{"key": 1}\n', "predictions.jsonl:1"),
         ("judgements.jsonl", '{"model": "alpha", "type": 9}\n', "judgements.jsonl:1"),
         ("evidence.jsonl", "{\n", "evidence.jsonl:1: not JSON"),
