@@ -54,19 +54,20 @@ def merge_metrics(output: Path, results: Results, tell: Callable[[str], object] 
 
 def _with_earlier_scores(figures: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The figures with the scores that they lack, and which ones of other replies were left out."""
-    result = dict(figures)
+    result, intervals = dict(figures), dict(figures["intervals"])
     earlier = [name for name in SCORES if figures.get(name) is None and before.get(name) is not None]
     if figures.get("mle_unscored"):  # a judge has run, and has scored nothing
         earlier = [name for name in earlier if name != "mle"]
     digest = figures.get("replies_sha256")
-    if digest is None or digest != before.get("replies_sha256"):
-        return result, earlier
-    for name in earlier:
-        bounds = {key: value for key, value in before["intervals"].items() if key.partition("/")[0] == name}
-        result |= {name: before[name], "intervals": {**result["intervals"], **bounds}}
+    is_same = digest is not None and digest == before.get("replies_sha256")
+    for name in earlier if is_same else ():
+        result[name] = before[name]
+        intervals |= {key: bounds for key, bounds in before["intervals"].items() if key.partition("/")[0] == name}
         if name == "mle":
-            result["mle_unscored"] = before.get("mle_unscored", 0)
-    return result, []
+            result["mle_unscored"] = before["mle_unscored"]
+    # In one order, whichever run has measured what.
+    result["intervals"] = dict(sorted(intervals.items()))
+    return result, [] if is_same else earlier
 
 
 def drop_comparisons(output: Path, results: Results) -> None:

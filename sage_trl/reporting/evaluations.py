@@ -13,10 +13,10 @@ from sage_trl.evaluation.evidence_rows import EVIDENCE_FILE, EvidenceRow
 from sage_trl.evaluation.judgements import JUDGEMENTS_FILE, JudgedReply
 from sage_trl.evaluation.predictions import PREDICTIONS_FILE, Prediction
 from sage_trl.evaluation.results_files import COMPARISONS_FILE, METRICS_FILE, Results, read_comparisons, read_metrics
-from sage_trl.records import iterate_records, parse_record
+from sage_trl.records import parse_record
 from sage_trl.reporting.conditions import Condition
 from sage_trl.reporting.folders import EvaluationFolder, shortest_names
-from sage_trl.storage import read_json
+from sage_trl.storage import read_json, read_whole_json_lines
 
 
 class Place(NamedTuple):
@@ -99,7 +99,10 @@ def _read(folder: EvaluationFolder, label: str) -> Evaluation:
 
 
 def _records(kind: Any, path: Path) -> list[Any]:
-    return [record for _, record in iterate_records(kind, path)] if path.is_file() else []
+    """The file's records but for a last line that a kill cut short, which the next evaluation drops as well."""
+    if not path.is_file():
+        return []
+    return [parse_record(kind, value, path, line) for line, value in read_whole_json_lines(path)]
 
 
 def _place(row: Prediction | JudgedReply) -> Place:

@@ -65,6 +65,18 @@ def test_a_stopped_evaluation_is_shown_as_far_as_it_went(demo, tmp_path):
     assert "tools/evaluate.py --judge writes it" in text and "tools/evaluate.py --evidence writes it" in text
 
 
+def test_lines_that_a_kill_cut_short_are_left_out(demo, tmp_path):
+    evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
+    for name, lines in (("predictions.jsonl", 11), ("evidence.jsonl", 1)):
+        path = evaluation / name
+        whole = path.read_bytes()
+        assert whole.count(b"\n") == lines
+        path.write_bytes(whole + whole.splitlines()[0][:40])
+    (group, *_) = written(tmp_path, evaluation).groups()
+
+    assert len(group["questions"][0]["replies"]) == 3 and len(group["evidence"]) == 1
+
+
 def test_a_dataset_that_is_gone_leaves_the_tables(demo, tmp_path):
     evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
     write_json(evaluation / "evaluation.json", read_json(evaluation / "evaluation.json") | {"dataset": "/gone/ad_pl"})
@@ -193,6 +205,23 @@ def test_an_ablation_gives_rows_and_sweeps(tmp_path):
     assert "selected patches 4" in text and "selected patches 16" in text and "means over 3 seeds" in text
 
 
+def test_a_sweep_over_lists(tmp_path):
+    parts = (["projector"], ["projector", "fusion"])
+    rows = [
+        {
+            **{"arm": "sfe", "title": f"SFE {trained} {shape}", "setting": "one_shot", "split": "test"},
+            **{"grid": {"train_parts": trained, "tiny": shape}, "questions": 10, "groups": 2},
+            "figures": {"accuracy": {"mean": 0.5, "interval": None}},
+        }
+        for trained in parts
+        for shape in ({"text_layers": 1}, {"text_layers": 2})
+    ]
+    write_json(tmp_path / "sweep" / "table.json", {"version": 1, "title": "Parts", "seeds": [0], "rows": rows})
+
+    text = written(tmp_path, tmp_path / "sweep").text()
+    assert "['projector', 'fusion']" in text and "tiny {'text_layers': 2}" in text
+
+
 def damaged(demo: Path, tmp_path: Path, name: str, content: str) -> Path:
     run = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
     (run / name).write_text(content)
@@ -206,7 +235,7 @@ def damaged(demo: Path, tmp_path: Path, name: str, content: str) -> Path:
         ("comparisons.json", "{}", "is no list of comparisons"),
         ("predictions.jsonl", '{"key": 1}\n', "predictions.jsonl:1"),
         ("judgements.jsonl", '{"model": "alpha", "type": 9}\n', "judgements.jsonl:1"),
-        ("evidence.jsonl", "{\n", "evidence.jsonl:1: not JSON"),
+        ("evidence.jsonl", "{\n{}\n", "evidence.jsonl:1: not JSON"),
         ("evaluation.json", '{"version": 2}', "evaluation.json"),
         ("trainer_state.json", '{"log_history": 3}', "field 'log_history'"),
         ("metrics.jsonl", '{"step": 1}\n{"loss": 1}\n', "metrics.jsonl:2"),
