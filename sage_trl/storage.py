@@ -178,6 +178,22 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, _parse_line(line, path, number)
 
 
+def read_whole_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield (line number from 1, value) for each non-empty line; one that a kill cut short comes last and is left out.
+
+    Raises:
+        DataError: missing file, or a line that is not JSON before another one.
+    """
+    torn: DataError | None = None
+    for number, value in read_json_lines(path):
+        if torn is not None:
+            raise torn
+        if isinstance(value, DataError):
+            torn = value
+        else:
+            yield number, value
+
+
 def _parse_line(line: bytes, path: Path, number: int) -> Any:
     try:
         return json.loads(line.decode("utf-8"))

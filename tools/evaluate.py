@@ -31,16 +31,14 @@ def main() -> int:
     # Imported only now: loading torch takes seconds, and --help or a mistyped option needs none of it.
     from sage_trl.evaluation.options import EvaluationOptions  # noqa: PLC0415
     from sage_trl.evaluation.report import (  # noqa: PLC0415
-        COMPARISONS_FILE,
-        METRICS_FILE,
         comparisons_table,
         count_notes,
         mmad_table,
         print_table,
         results_table,
     )
+    from sage_trl.evaluation.results_files import COMPARISONS_FILE, METRICS_FILE, read_comparisons  # noqa: PLC0415
     from sage_trl.evaluation.run import run_evaluation  # noqa: PLC0415
-    from sage_trl.storage import read_json  # noqa: PLC0415
 
     results = run_evaluation(
         EvaluationOptions(
@@ -78,7 +76,8 @@ def main() -> int:
         if mmad is not None:
             print_table(mmad)
         if len(results) > 1:
-            print_table(comparisons_table(read_json(arguments.output / COMPARISONS_FILE)))
+            compared = read_comparisons(arguments.output / COMPARISONS_FILE)
+            print_table(comparisons_table(one for one in compared if {one["first"], one["second"]} <= {*results}))
         print(arguments.output / METRICS_FILE)
     figures = [figures for by_setting in results.values() for figures in by_setting.values()]
     return INCOMPLETE if any(one["unanswered"] or one["mle_unscored"] for one in figures) else 0

@@ -13,7 +13,9 @@ import yaml
 
 from sage_trl.ablation.plan import Grid, Plan, lineage
 from sage_trl.errors import RecipeError
+from sage_trl.evaluation.inference_settings import read_inference_settings
 from sage_trl.evaluation.predictions import Control
+from sage_trl.models.prompt import FactUse
 from sage_trl.planning.memory import OVERRIDES
 from sage_trl.recipe import load_recipe, parse_overrides
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
@@ -34,6 +36,7 @@ class Training:
         plain: see `StagePlan`.
         model: a model that takes the place of this training; None to train.
         tuned: the keys that tuning varies, with their values.
+        facts: what becomes of facts in its model; None where that is not known before the model is loaded.
         is_preference: whether it learns from scored answers.
     """
 
@@ -45,6 +48,7 @@ class Training:
     plain: bool
     model: str | None
     tuned: Mapping[str, Any]
+    facts: FactUse | None
     is_preference: bool
 
     @property
@@ -137,6 +141,11 @@ def build_arms(plan: Plan, directory: Path, changes: Changes) -> list[Arm]:
             candidates = []
             for tuned in _combinations(planned.tune):
                 training = _training(plan, arm.stage, cell, tuned, recipes, changes, known)
+                if arm.control == "no_facts" and training.facts == "none":
+                    raise RecipeError(
+                        f"arm {name!r}: control is 'no_facts', but stage {arm.stage!r} is trained without facts\n"
+                        "  remedy: leave control out, which gives the same, or name a stage that is trained with facts"
+                    )
                 candidates.append(known.setdefault(training.name, training))
             arms.append(
                 Arm(
@@ -187,11 +196,16 @@ def _training(
     path = recipes / planned.recipe
     model = changes.trained.get(stage)
     is_preference = False
+    facts: FactUse | None = None
     if model is None:
         recipe = load_recipe(path, [*recipe_words(values), *OVERRIDES])
         is_preference = isinstance(recipe.training, EntropyDPOConfig)
+        # Without its fusion a model takes no facts.
+        facts = "none" if planned.plain else recipe.training.facts
+    elif Path(model).is_dir():
+        facts = read_inference_settings(model).facts
     name = _name(stage, varied)
-    return Training(name, path, values, num_facts, start, planned.plain, model, dict(tuned), is_preference)
+    return Training(name, path, values, num_facts, start, planned.plain, model, dict(tuned), facts, is_preference)
 
 
 def _combinations(grid: Grid) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from sage_trl.ablation.arms import Arm, Training
 from sage_trl.ablation.commands import VALIDATION_SETTING, VALIDATION_SPLIT, Commands
 from sage_trl.errors import DataError
 from sage_trl.evaluation.predictions import Control, results_key
-from sage_trl.evaluation.report import METRICS_FILE, read_metrics
+from sage_trl.evaluation.results_files import METRICS_FILE, read_metrics
 
 
 @dataclass(frozen=True)

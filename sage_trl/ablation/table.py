@@ -21,6 +21,8 @@ from sage_trl.storage import atomic_writer, write_json
 TABLE_FILE = "table.json"
 MARKDOWN_FILE = "table.md"
 FIGURES = ("accuracy", "balanced_accuracy", "acc_g", "f1", "sbert", "mle_rule", "unreadable")
+INTERVALS = {"mle_rule": "mle_rule/mean"}
+"""What `metrics.json` calls the intervals of figures, where it is not the figure's own name."""
 
 
 class Candidate(Record):
@@ -102,7 +104,8 @@ def _row(arm: Arm, choice: Choice, setting: Setting, split: str, commands: Comma
         majority_accuracy=by_seed[0]["majority_accuracy"],
         figures={
             name: over_seeds(
-                [_value(figures, name) for figures in by_seed], [figures["intervals"].get(name) for figures in by_seed]
+                [_value(figures, name) for figures in by_seed],
+                [figures["intervals"].get(INTERVALS.get(name, name)) for figures in by_seed],
             )
             for name in FIGURES
         },

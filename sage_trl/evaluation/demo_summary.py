@@ -11,7 +11,8 @@ from rich.table import Table
 
 from sage_trl.errors import DataError
 from sage_trl.evaluation.predictions import SETTINGS, results_key
-from sage_trl.evaluation.report import METRICS_FILE, Results, figure_cells, figures_table, read_metrics
+from sage_trl.evaluation.report import figure_cells, figures_table
+from sage_trl.evaluation.results_files import METRICS_FILE, Results, read_metrics
 from sage_trl.storage import write_json
 
 STAGES = ("sft", "sfe", "dpo", "edpo")

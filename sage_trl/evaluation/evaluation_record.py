@@ -16,11 +16,13 @@ class EvaluationRecord(Record):
     """What all evaluations into one output directory were asked to do.
 
     `dataset` and `facts` are whole paths, `facts` is None if no model took any; `settings` are those of predictions;
-    `models` maps the names of the results to what `--model` said; `seed` is that of the last run.
+    `models` maps the names of the results to what `--model` said, directories as whole paths. `seed` and
+    `dataset_sha256`, of `ad_pl.jsonl`, are those of the last run; old files lack the latter.
     """
 
     version: Literal[1] = 1
     dataset: str
+    dataset_sha256: str | None = None
     facts: str | None
     seed: int
     splits: list[str]
@@ -43,6 +45,18 @@ def refuse_other_dataset(output: Path, dataset: Path) -> None:
             f"the results here are of the dataset {before.dataset}, not of {dataset.resolve()}",
             "give another --output, or remove this file if the dataset was only moved",
         )
+
+
+def dataset_has_changed(output: Path, sha256: str) -> bool:
+    """Whether the last run into an output directory was on other rows."""
+    before = _read(output / EVALUATION_FILE)
+    return before is not None and before.dataset_sha256 not in (None, sha256)
+
+
+def evaluated_models(output: Path) -> dict[str, str]:
+    """The models whose results an output directory holds, as `EvaluationRecord.models`."""
+    before = _read(output / EVALUATION_FILE)
+    return {} if before is None else before.models
 
 
 def note_evaluation(output: Path, record: EvaluationRecord) -> None:

@@ -107,6 +107,8 @@ def record_evidence(
 ) -> None:
     """Add the evidence of each group that has facts to `evidence.jsonl`, if it is not there yet; see `strongest`.
 
+    Evidence that is there, but not in the last line about its group, is written once more.
+
     Args:
         find: of the model that was asked.
         asked: the questions, whole groups of them; those of one group show the same images and facts.
@@ -124,7 +126,16 @@ def record_evidence(
         if item.row["facts"]:
             groups.setdefault(item.inspection.id, item)
     with JsonlAppender(path) as appender:
-        known = {row.key for _, row in iterate_records(EvidenceRow, path)}
+        known: dict[str, EvidenceRow] = {}
+        last: dict[str, EvidenceRow] = {}
+        for _, row in iterate_records(EvidenceRow, path):
+            known[row.key] = row
+            if all(getattr(row, name) == value for name, value in condition.items()):
+                last[row.group_id] = row
+        current = [known[item.key] for item in groups.values() if item.key in known]
+        moved = [row for row in current if last.get(row.group_id) != row]
+        if moved:
+            appender.append(row.model_dump(mode="json") for row in moved)
         missing = [item for item in groups.values() if item.key not in known]
         for start in range(0, len(missing), GROUPS_AT_ONCE):
             part = missing[start : start + GROUPS_AT_ONCE]

@@ -28,6 +28,7 @@ from sage_trl.evaluation.similarity import Encoder, similarities
 from sage_trl.judge.criteria import CriterionScores, Judge
 from sage_trl.models.replies import Reply
 from sage_trl.records import FactSet, Question
+from sage_trl.storage import content_key
 
 
 class ReplyGenerator(Protocol):
@@ -146,10 +147,16 @@ def measure(model: ModelUnderTest, setting: Setting, splits: Sequence[str], run:
             answered = [item for item in asked if item.key in log]
             # Graded anew: an earlier run may have known another verdict, or read the reply otherwise.
             graded = [_graded_anew(model.name, condition, item, log[item.key]) for item in answered]
+            log.settle(graded)
             scores = _judge(answered, graded, run)
             groups = asked_groups(built)
             metrics = _metrics(answered, graded, scores, groups, run)
-            metrics = metrics.model_copy(update={"unanswered": len(built) - len(answered)})
+            about: dict[str, Any] = {
+                "unanswered": len(built) - len(answered),
+                "limit": run.limit if len(groups) < len(run.directory.select(splits=[split])) else None,
+                "replies_sha256": _replies_sha256(answered, graded),
+            }
+            metrics = metrics.model_copy(update=about)
             measured[split] = Measured(model.name, condition, metrics, graded, groups, answered, scores)
     return measured
 
@@ -289,6 +296,20 @@ def _metrics(
     )
     mmad = {protocol: mmad_figures(answers, protocol, run.seed) for protocol in run.mmad_protocols} if answers else None
     return compute_metrics(predictions, scores, run.seed, groups=groups, sbert=sbert, mmad=mmad)
+
+
+def _replies_sha256(asked: Sequence[EvaluationQuestion], predictions: Sequence[Prediction]) -> str:
+    """The same for the same replies to the same questions with the same ground truth, whatever their order."""
+    rows = [
+        [
+            prediction.key,
+            prediction.prediction,
+            item.question.model_dump(mode="json"),
+            item.inspection.model_dump(mode="json", include={"category", "defects"}),
+        ]
+        for item, prediction in zip(asked, predictions, strict=True)
+    ]
+    return content_key(sorted(rows, key=lambda row: str(row[0])))
 
 
 def asked_groups(asked: Sequence[EvaluationQuestion]) -> dict[str, AskedGroup]:

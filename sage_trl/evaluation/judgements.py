@@ -15,8 +15,12 @@ JUDGEMENTS_FILE = "judgements.jsonl"
 
 
 class JudgedReply(Record):
-    """One line: what a judge gave to one reply. A reply without a score has no line."""
+    """One line: what a judge gave to one reply. A reply without a score has no line.
 
+    `key` is that of the reply's prediction, None in files written before it was noted.
+    """
+
+    key: str | None = None
     model: Text
     setting: Setting
     split: Text
@@ -45,6 +49,7 @@ def judged_reply(
 ) -> JudgedReply:
     """The line of one reply."""
     return JudgedReply(
+        key=prediction.key,
         model=prediction.model,
         setting=prediction.setting,
         split=prediction.split,

@@ -43,6 +43,8 @@ class Metrics(Record):
     included, to which a server gave no reply: no reply is made up for them.
     `mle_rule` holds the scores of the rule judge, `mle` those of a language model. `mle_unscored` counts the replies
     that it gave no score, such as those in quarantine: they enter no mean.
+    `limit` is the number of groups that were asked where the split has more. `replies_sha256` is of the replies and of
+    what they are scored by: figures with the same one are of the same replies to the same questions.
     `intervals` holds 95% intervals [low, high] over physical units (see `bootstrap_intervals`), by name, those of a
     level as `accuracy_by_level/LEVEL`, of a judge as `mle/type`, of the Brier score as `calibration/brier`.
     """
@@ -72,6 +74,8 @@ class Metrics(Record):
     mle: CriterionMeans | None = None
     mle_unscored: int = 0
     unanswered: int = 0
+    limit: int | None = None
+    replies_sha256: str | None = None
     intervals: dict[str, tuple[float, float]]
 
     def as_json(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sage_trl.errors import DataError, SageError
+from sage_trl.evaluation.evaluation_record import EVALUATION_FILE, evaluated_models
 from sage_trl.evaluation.evidence import EvidenceFinder
 from sage_trl.evaluation.harness import ModelUnderTest
 from sage_trl.evaluation.inference_settings import InferenceSettings, read_inference_settings
@@ -58,18 +59,29 @@ def plan_models(options: EvaluationOptions) -> list[ModelPlan]:
     - `openai:NAME`: a model of that name behind an OpenAI-compatible server.
 
     Raises:
-        DataError: no such model, or two of one name.
+        DataError: no such model, or two of one name, of which an earlier run into the same directory may have had one.
     """
     named: dict[str, str] = {}
+    earlier = evaluated_models(options.output)
     for spec in options.models:
         name = _name_of(spec)
-        if name in named:
+        other = named.get(name, earlier.get(name, spec))
+        if name in named or whole_spec(other) != whole_spec(spec):
+            moved = "" if name in named else f"; if it was only moved, remove {options.output / EVALUATION_FILE}"
             raise DataError(
-                f"--model: {named[name]} and {spec} would both be called {name!r} in the results\n"
-                "  remedy: evaluate them into different --output directories, or rename one"
+                f"--model: {other} and {spec} would both be called {name!r} in the results\n"
+                f"  remedy: evaluate them into different --output directories, or rename one{moved}"
             )
         named[name] = spec
     return [_plan(name, spec, options) for name, spec in named.items()]
+
+
+def whole_spec(spec: str) -> str:
+    """What `--model` said, a directory as a whole path."""
+    path = Path(_id_of(spec))
+    if spec.startswith(SERVED) or not path.is_dir():
+        return spec
+    return f"{PLAIN if spec.startswith(PLAIN) else ''}{path.resolve()}"
 
 
 def _plan(name: str, spec: str, options: EvaluationOptions) -> ModelPlan:

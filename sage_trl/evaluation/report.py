@@ -1,22 +1,15 @@
-"""Results for people and for programs: the table on the terminal and `metrics.json`."""
+"""Results for people: the tables on the terminal and what they do not tell."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from sage_trl.errors import DataError
-from sage_trl.storage import read_json, write_json
-
-METRICS_FILE = "metrics.json"
-COMPARISONS_FILE = "comparisons.json"
-Results = dict[str, dict[str, dict[str, Any]]]
-"""model -> setting (see `results_key`) -> the fields of `Metrics`."""
+from sage_trl.evaluation.results_files import Results
 
 LEVEL_NAMES = {
     "standard_comparison": "comparison",
@@ -28,38 +21,8 @@ FIGURE_COLUMNS = (
     *("balanced", "F1", "SBERT", "MLE", "ECE"),
 )
 
-
 # AD-PL asks five questions on each pair, and the paper's Acc-G is that of such groups.
 PAPER_GROUP_SIZE = "5"
-
-
-def merge_metrics(output: Path, results: Results) -> Path:
-    """Put the results into `metrics.json` below `output`, keeping those of other models and settings.
-
-    Raises:
-        DataError: an existing file is no metrics file.
-    """
-    path = output / METRICS_FILE
-    merged = read_metrics(path) if path.exists() else {}
-    for model, by_setting in results.items():
-        merged[model] = {**merged.get(model, {}), **by_setting}
-    write_json(path, merged)
-    return path
-
-
-def read_metrics(path: Path) -> Results:
-    """Read `metrics.json`.
-
-    Raises:
-        DataError: missing, not JSON, or not model -> setting -> figures.
-    """
-    content = read_json(path)
-    entries = content.values() if isinstance(content, dict) else [content]
-    if not all(isinstance(entry, dict) and all(isinstance(m, dict) for m in entry.values()) for entry in entries):
-        raise DataError.at(
-            path, None, "is not {model: {setting: figures}}", "move the file away; the next evaluation writes it anew"
-        )
-    return dict(content)
 
 
 def results_table(results: Results, title: str | None = None) -> Table:
@@ -88,6 +51,8 @@ def _count_notes(metrics: Mapping[str, Any]) -> Iterator[str]:
         shares = metrics["acc_g_by_size"]
         parts = (f"{percent(shares[size])}% of {count} with {size} questions" for size, count in sizes.items())
         yield f"Acc-G by size of group: {', '.join(parts)}"
+    if metrics.get("limit") is not None:
+        yield f"only the first {metrics['limit']} groups of the split were asked (--limit)"
     for name, meaning in (
         ("missing", "questions got no reply: they enter no accuracy, and their groups are not right"),
         ("doubled", "rows repeat a question and were counted once"),

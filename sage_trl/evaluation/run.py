@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from sage_trl.data.dataset import AdPlDirectory, read_ad_pl
@@ -16,21 +18,25 @@ from sage_trl.errors import DataError
 from sage_trl.evaluation.comparison import compare_models
 from sage_trl.evaluation.consent import Charge, agree_on_cost
 from sage_trl.evaluation.conversations import as_asked
-from sage_trl.evaluation.evaluation_record import EvaluationRecord, note_evaluation, refuse_other_dataset
+from sage_trl.evaluation.evaluation_record import (
+    EvaluationRecord,
+    dataset_has_changed,
+    note_evaluation,
+    refuse_other_dataset,
+)
 from sage_trl.evaluation.harness import EvaluationRun, Measured, measure
 from sage_trl.evaluation.judgements import JudgedReply, judged_reply, merge_judgements
 from sage_trl.evaluation.mean_intervals import criterion_intervals
 from sage_trl.evaluation.metrics import Metrics, mean_criteria
 from sage_trl.evaluation.model_judging import ReplyJudge
-from sage_trl.evaluation.opening import ModelPlan, plan_models
+from sage_trl.evaluation.opening import ModelPlan, plan_models, whole_spec
 from sage_trl.evaluation.options import EvaluationOptions
 from sage_trl.evaluation.predictions import Control, Setting, results_key
 from sage_trl.evaluation.processes import Processes, launched_processes
 from sage_trl.evaluation.questions import build_questions
-from sage_trl.evaluation.report import COMPARISONS_FILE, Results, merge_metrics
+from sage_trl.evaluation.results_files import Results, drop_comparisons, merge_comparisons, merge_metrics
 from sage_trl.evaluation.similarity import open_sentence_encoder
 from sage_trl.judge.rule import RuleJudge
-from sage_trl.storage import write_json
 
 
 def run_evaluation(options: EvaluationOptions) -> Results:
@@ -61,6 +67,12 @@ def _run(options: EvaluationOptions, processes: Processes) -> Results:
         )
     refuse_other_dataset(options.output, options.dataset)
     directory = read_ad_pl(options.dataset)
+    tell = _teller(options.quiet or not processes.is_first)
+    if dataset_has_changed(options.output, directory.info.sha256):
+        tell(
+            f"{options.dataset}: the questions have changed since the last evaluation into {options.output}; what this "
+            "run does not measure anew there is of those before"
+        )
     facts_file = options.facts or options.dataset / FACTS_FILE
     facts = read_facts(facts_file) if any(plan.facts != "none" for plan in plans) else None
     judge = _open_judge(directory, options)
@@ -96,15 +108,22 @@ def _run(options: EvaluationOptions, processes: Processes) -> Results:
             figures = {key: measured.metrics.as_json() for key, measured in named.items()}
             for key, measured in named.items():
                 by_key.setdefault(key, {})[name] = measured
-            note_evaluation(options.output, _record(options, plan, setting, None if run.facts is None else facts_file))
-            merge_metrics(options.output, {name: figures})
+            record = _record(options, plan, setting, None if run.facts is None else facts_file, directory)
+            note_evaluation(options.output, record)
+            drop_comparisons(options.output, {name: figures})
+            kept = merge_metrics(options.output, {name: figures}, tell)
             _note_rule_scores(named.values(), options.output)
-            results.setdefault(name, {}).update(figures)
+            results.setdefault(name, {}).update(kept[name])
     if len(options.models) > 1 and processes.is_first:
-        write_json(options.output / COMPARISONS_FILE, _comparisons(by_key, options.seed))
+        merge_comparisons(options.output, _comparisons(by_key, options.seed))
     if judge is not None and processes.is_first:
         _judge(judge, by_key, results, options)
     return results
+
+
+def _teller(quiet: bool) -> Callable[[str], None]:
+    console = Console(stderr=True, quiet=quiet)
+    return partial(console.print, markup=False, highlight=False, soft_wrap=True)
 
 
 def _open_judge(directory: AdPlDirectory, options: EvaluationOptions) -> ReplyJudge | None:
@@ -175,7 +194,8 @@ def _judge(
         results[name][key] = _with_scores(one, rows, options.seed).as_json()
         judged[one.judged_by(judge.name)] = rows
     merge_judgements(options.output, judged)
-    merge_metrics(options.output, results)
+    for name, by_setting in merge_metrics(options.output, results).items():
+        results[name].update(by_setting)
     if stopped is not None:
         raise stopped
 
@@ -215,14 +235,17 @@ def _graded(measured: Measured) -> set[tuple[str, str]]:
     return {(row.group_id, row.question_id) for row in measured.predictions if row.correct is not None}
 
 
-def _record(options: EvaluationOptions, plan: ModelPlan, setting: Setting, facts: Path | None) -> EvaluationRecord:
+def _record(
+    options: EvaluationOptions, plan: ModelPlan, setting: Setting, facts: Path | None, directory: AdPlDirectory
+) -> EvaluationRecord:
     return EvaluationRecord(
         dataset=str(options.dataset.resolve()),
+        dataset_sha256=directory.info.sha256,
         facts=None if facts is None else str(facts.resolve()),
         seed=options.seed,
         splits=list(options.splits),
         settings=[setting],
-        models={plan.name: plan.spec},
+        models={plan.name: whole_spec(plan.spec)},
     )
 
 

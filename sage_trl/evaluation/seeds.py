@@ -11,7 +11,8 @@ from pydantic import Field
 from rich.table import Table
 
 from sage_trl.errors import DataError
-from sage_trl.evaluation.report import METRICS_FILE, Results, percent, read_metrics
+from sage_trl.evaluation.report import percent
+from sage_trl.evaluation.results_files import METRICS_FILE, Results, read_metrics
 from sage_trl.records import Record
 
 SEED_FIGURES = {

@@ -11,7 +11,8 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sage_trl.errors import DataError
-from sage_trl.evaluation.report import LEVEL_NAMES, Results, percent
+from sage_trl.evaluation.report import LEVEL_NAMES, percent
+from sage_trl.evaluation.results_files import Results
 from sage_trl.run_record import RunRecord
 
 TEMPLATE = "model_card.md.jinja"

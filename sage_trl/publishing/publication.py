@@ -15,7 +15,7 @@ from typing import Any
 from huggingface_hub import get_token
 
 from sage_trl.errors import RecipeError
-from sage_trl.evaluation.report import METRICS_FILE, read_metrics
+from sage_trl.evaluation.results_files import METRICS_FILE, read_metrics
 from sage_trl.publishing.card import CardFacts, render_card
 from sage_trl.publishing.files import (
     ADAPTER_CONFIG,

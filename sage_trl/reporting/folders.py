@@ -9,7 +9,7 @@ from pathlib import Path
 from sage_trl.data.dataset import INFO_FILE, ROWS_FILE
 from sage_trl.errors import DataError
 from sage_trl.evaluation.predictions import PREDICTIONS_FILE
-from sage_trl.evaluation.report import METRICS_FILE
+from sage_trl.evaluation.results_files import METRICS_FILE
 from sage_trl.reporting.ablations import TABLE_FILE
 from sage_trl.run_record import METRICS_LOG
 
@@ -63,6 +63,23 @@ def find_runs(runs: Sequence[Path]) -> RunFolders:
             if _is_ablation(path):
                 ablations.setdefault(path.resolve(), path)
     return RunFolders(tuple(evaluations.values()), tuple(trainings.values()), tuple(ablations.values()))
+
+
+def shortest_names(paths: Sequence[Path]) -> list[str]:
+    """Each path's name, with as many of the folders above it as no other of these paths ends with.
+
+    Args:
+        paths: whole ones, each once.
+    """
+    names = []
+    for path in paths:
+        parts = path.parts
+        for length in range(1, len(parts) + 1):
+            ending = parts[-length:]
+            if sum(other.parts[-length:] == ending for other in paths) == 1:
+                break
+        names.append(str(Path(*ending)))
+    return names
 
 
 def _is_run(path: Path) -> bool:

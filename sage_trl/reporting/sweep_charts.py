@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sage_trl.reporting.ablations import Ablation, ArmRow
 from sage_trl.reporting.charts import COLOURS, MARKERS, Canvas, Chart
@@ -36,11 +37,15 @@ def _chart(
     seeds: int,
 ) -> Chart:
     first, others = keys[0], keys[1:]
-    values = list(dict.fromkeys(row.grid[first] for row in rows))
-    lines = list(dict.fromkeys(tuple(row.grid[key] for key in others) for row in rows))
+    values: list[Any] = []  # of any kind that YAML has, lists and mappings as well
+    lines: list[list[Any]] = []
+    for row in rows:
+        value, line = row.grid[first], [row.grid[key] for key in others]
+        values += [] if value in values else [value]
+        lines += [] if line in lines else [line]
     with Canvas(title) as canvas:
         for number, line in enumerate(lines):
-            own = [row for row in rows if tuple(row.grid[key] for key in others) == line]
+            own = [row for row in rows if [row.grid[key] for key in others] == line]
             means = [row.mean(*names) for row in own]
             canvas.axes.plot(
                 [values.index(row.grid[first]) for row in own],

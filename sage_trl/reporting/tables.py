@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sage_trl.evaluation.report import FIGURE_COLUMNS, Results, comparison_cells, figure_cells
+from sage_trl.evaluation.report import FIGURE_COLUMNS, comparison_cells, figure_cells
+from sage_trl.evaluation.results_files import Results
 from sage_trl.reporting.conditions import Condition
 
 Figures = Mapping[str, Any]

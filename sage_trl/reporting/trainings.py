@@ -10,7 +10,7 @@ from typing import Any
 from sage_trl.errors import DataError
 from sage_trl.reporting.folders import STATE_FILE
 from sage_trl.run_record import METRICS_LOG, RUN_FILE, read_run_record
-from sage_trl.storage import read_json, read_json_lines
+from sage_trl.storage import read_json, read_whole_json_lines
 
 Curve = tuple[list[float], list[float]]
 """Steps and values."""
@@ -60,13 +60,8 @@ def _read(folder: Path) -> Training:
 def _live_log(path: Path) -> list[dict[str, Any]]:
     """What `metrics.jsonl` holds so far; a line that a kill cut short comes last and is left out."""
     entries: list[dict[str, Any]] = []
-    torn: DataError | None = None
-    for line, entry in read_json_lines(path):
-        if torn is not None:
-            raise torn
-        if isinstance(entry, DataError):
-            torn = entry
-        elif isinstance(entry, dict) and isinstance(entry.get("step"), int):
+    for line, entry in read_whole_json_lines(path):
+        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
             entries.append(entry)
         else:
             raise DataError.at(path, line, "is no entry with a step", "delete the line, or leave this run out")

@@ -14,12 +14,14 @@ from sage_trl.data.dataset import SCORES_FILE, AdPlDirectory, read_ad_pl
 from sage_trl.data.fact_sets import FACTS_FILE, read_facts
 from sage_trl.evaluation.evidence_rows import EVIDENCE_FILE
 from sage_trl.evaluation.judgements import JUDGEMENTS_FILE
-from sage_trl.evaluation.report import METRICS_FILE, Results, count_notes
+from sage_trl.evaluation.report import count_notes
+from sage_trl.evaluation.results_files import METRICS_FILE, Results
 from sage_trl.records import Inspection, JudgeScore, iterate_records
 from sage_trl.reporting.ablations import Ablation, read_ablation
 from sage_trl.reporting.charts import looks
+from sage_trl.reporting.conditions import Condition
 from sage_trl.reporting.evaluations import Evaluation, read_evaluations
-from sage_trl.reporting.folders import find_runs
+from sage_trl.reporting.folders import find_runs, shortest_names
 from sage_trl.reporting.gallery import EvaluatedDataset, Gallery, build_gallery, unknown_groups
 from sage_trl.reporting.page import ChartSection, Page, write_page
 from sage_trl.reporting.paper_tables import ablation_table, accuracy_table, score_table
@@ -95,18 +97,17 @@ def _datasets(evaluations: Sequence[Evaluation], given: Path | None, notes: list
     for evaluation in evaluations:
         path = given or evaluation.dataset
         if path is None:
-            notes.append(f"{_shown(evaluation.path)} does not say on which dataset it was run: give --dataset DIR.")
+            notes.append(f"{evaluation.label} does not say on which dataset it was run: give --dataset DIR.")
         elif given is None and not path.is_dir():
-            notes.append(
-                f"The dataset of {_shown(evaluation.path)} is no longer at {_shown(path)}: give --dataset DIR."
-            )
+            notes.append(f"The dataset of {evaluation.label} is no longer at {_shown(path)}: give --dataset DIR.")
         else:
             by_dataset[path.resolve()].append(evaluation)
     read = [_read_dataset(path, found) for path, found in by_dataset.items()]
     names = Counter(data.name for data in read)
+    labels = shortest_names(list(by_dataset))
     return [
-        replace(data, name=f"{data.name} ({data.directory.root.name})") if names[data.name] > 1 else data
-        for data in read
+        replace(data, name=f"{data.name} ({label})") if names[data.name] > 1 else data
+        for data, label in zip(read, labels, strict=True)
     ]
 
 
@@ -121,14 +122,11 @@ def _read_dataset(path: Path, evaluations: Sequence[Evaluation]) -> EvaluatedDat
 
 
 def _measured(evaluations: Sequence[Evaluation], datasets: Sequence[EvaluatedDataset]) -> list[MeasuredDataset]:
-    """The results by dataset; those of an unknown one under the name of the evaluation's folder."""
-    found = {
-        data.name: {model: by_key for one in data.evaluations for model, by_key in one.results.items()}
-        for data in datasets
-    }
+    """The results by dataset; those of an unknown one under the label of the evaluation."""
+    found = [(data.name, _all_results(data.evaluations)) for data in datasets]
     placed = {id(one) for data in datasets for one in data.evaluations}
-    found |= {one.path.resolve().name: one.results for one in evaluations if id(one) not in placed}
-    return [MeasuredDataset(name, results) for name, results in found.items() if results]
+    found += [(one.label, one.results) for one in evaluations if id(one) not in placed]
+    return [MeasuredDataset(name, results) for name, results in found if results]
 
 
 def _gallery(
@@ -190,13 +188,12 @@ def _missing(
         notes.append("No evaluation was given: name an output directory of tools/evaluate.py as well.")
     for one in evaluations:
         if not one.results:
-            notes.append(
-                f"{_shown(one.path)} has replies and no {METRICS_FILE}: its evaluation was stopped; run it again."
-            )
+            notes.append(f"{one.label} has replies and no {METRICS_FILE}: its evaluation was stopped; run it again.")
+        notes += _uncounted(one)
         if not one.judgements:
-            notes.append(f"{_shown(one.path)} has no {JUDGEMENTS_FILE}: tools/evaluate.py --judge writes it.")
+            notes.append(f"{one.label} has no {JUDGEMENTS_FILE} of its replies: tools/evaluate.py --judge writes it.")
         if not one.evidence:
-            notes.append(f"{_shown(one.path)} has no {EVIDENCE_FILE}: tools/evaluate.py --evidence writes it.")
+            notes.append(f"{one.label} has no {EVIDENCE_FILE}: tools/evaluate.py --evidence writes it.")
     if not trainings:
         notes.append("No training run was given: name an output directory of tools/train.py as well.")
     for data in datasets:
@@ -207,6 +204,22 @@ def _missing(
     return notes
 
 
+def _uncounted(evaluation: Evaluation) -> list[str]:
+    """Where the replies that the gallery shows are not those that the figures count."""
+    shown = Counter((place.model, place.condition) for place in evaluation.replies)
+    notes = []
+    for model, by_key in evaluation.results.items():
+        for key, figures in by_key.items():
+            replies = shown[model, Condition.of_key(key)]
+            # Files written before open questions were counted lack their number.
+            if "open" in figures and replies != figures["questions"] + figures["open"]:
+                notes.append(
+                    f"{model}, {key}: {replies:,} replies are shown, the figures count "
+                    f"{figures['questions'] + figures['open']:,}: others are of an earlier run, or were removed."
+                )
+    return notes
+
+
 def _all_results(evaluations: Sequence[Evaluation]) -> Results:
     """The figures of all evaluations, whose models have names of their own."""
     return {model: dict(by_key) for one in evaluations for model, by_key in one.results.items()}
@@ -214,8 +227,7 @@ def _all_results(evaluations: Sequence[Evaluation]) -> Results:
 
 def _evaluation_lines(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
     return [
-        ("evaluation", f"{_shown(one.path)}: {', '.join(one.models)}; {len(one.replies):,} replies")
-        for one in evaluations
+        ("evaluation", f"{one.label}: {', '.join(one.models)}; {len(one.replies):,} replies") for one in evaluations
     ]
 
 

@@ -44,7 +44,8 @@ if tool.stem == "evaluate":
     figures = {
         "accuracy": accuracy, "balanced_accuracy": None, "acc_g": accuracy / 2, "f1": accuracy, "sbert": None,
         "mle_rule": {"type": 1, "location": 2, "logic": 3, "mean": 2.0}, "unreadable": 3, "questions": 8, "groups": 4,
-        "majority_accuracy": 0.5, "intervals": {"accuracy": [accuracy - 0.1, accuracy + 0.1]},
+        "majority_accuracy": 0.5,
+        "intervals": {"accuracy": [accuracy - 0.1, accuracy + 0.1], "mle_rule/mean": [1.5, 2.5]},
     }
     keys = [setting + ("" if split == "test" else "@" + split) + control for setting in settings for split in splits]
     (output / "metrics.json").write_text(json.dumps({model: {key: figures for key in keys}}))

@@ -10,6 +10,7 @@ import yaml
 from sage_trl.ablation.arms import build_arms, parse_changes, recipe_words, trainings_of
 from sage_trl.ablation.plan import read_plan
 from sage_trl.errors import DataError, RecipeError
+from sage_trl.storage import write_json
 from tests.ablation.conftest import PLAN
 from tests.conftest import REPOSITORY
 
@@ -95,6 +96,39 @@ def test_what_a_recipe_cannot_have_is_refused_before_anything_runs(work, stage, 
     plan = read_plan(work.write_plan(stages={"sfe": stage}, arms={"sfe": {"stage": "sfe"}}))
     with pytest.raises(RecipeError, match=message):
         build_arms(plan, work.root, NO_CHANGES)
+
+
+NO_FACTS = {"arms": {"hidden": {"stage": "sfe", "control": "no_facts"}}}
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"recipe": "sft.yaml"},
+        {"recipe": "sfe.yaml", "override": {"facts": "none"}},
+        {"recipe": "sfe.yaml", "tune": {"facts": ["fusion", "none"]}},
+        {"recipe": "sfe.yaml", "plain": True},
+    ],
+)
+def test_facts_cannot_be_hidden_from_what_never_saw_any(work, stage):
+    """`tools/evaluate.py --no-facts` gives its ordinary result, under its ordinary key."""
+    plan = read_plan(work.write_plan(stages={"sfe": stage}, **NO_FACTS))
+    with pytest.raises(
+        RecipeError, match=r"arm 'hidden': control is 'no_facts', but stage 'sfe' .* without facts\n.*rem"
+    ):
+        build_arms(plan, work.root, NO_CHANGES)
+
+
+@pytest.mark.parametrize("facts", ["fusion", "hard", "none"])
+def test_facts_of_a_model_that_takes_a_stage_s_place(work, facts):
+    write_json(work.root / "mine" / "sage_inference.json", {"facts": facts})
+    plan = read_plan(work.write_plan(stages={"sfe": {"recipe": "sfe.yaml"}}, **NO_FACTS))
+    changes = parse_changes(None, [f"sfe={work.root / 'mine'}"], [])
+    if facts == "none":
+        with pytest.raises(RecipeError, match="is trained without facts"):
+            build_arms(plan, work.root, changes)
+    else:
+        assert [arm.control for arm in build_arms(plan, work.root, changes)] == ["no_facts"]
 
 
 @pytest.mark.parametrize(

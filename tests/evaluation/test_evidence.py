@@ -8,12 +8,16 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from sage_trl.data.dataset import read_ad_pl
+from sage_trl.data.fact_sets import read_facts
 from sage_trl.errors import DataError
-from sage_trl.evaluation.evidence import EvidenceFinder
-from sage_trl.evaluation.evidence_rows import Evidence, FactEvidence, PatchEvidence, strongest
+from sage_trl.evaluation.evidence import EvidenceFinder, record_evidence
+from sage_trl.evaluation.evidence_rows import Evidence, EvidenceRow, FactEvidence, PatchEvidence, strongest
+from sage_trl.evaluation.questions import build_questions
 from sage_trl.models.adapters import add_lora
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.encoding import encode_prompts
+from sage_trl.records import iterate_records
 from tests.conftest import picture, row
 from tests.models.stock_checkpoints import BUILDERS, save_stock
 
@@ -168,6 +172,33 @@ def test_of_unselected_patches_those_with_most_attention_are_kept_in_order():
 def test_a_selection_keeps_all_its_patches(loaded):
     [found] = EvidenceFinder(*loaded)([row(0)])
     assert found.selected and strongest(found, 1) == found
+
+
+def test_the_last_line_about_a_group_is_of_the_last_run(ad_pl, tmp_path):
+    """A model trained anew and put back."""
+    directory, facts = read_ad_pl(ad_pl), read_facts(ad_pl / "facts.jsonl")
+    asked = {
+        version: build_questions(directory, facts, split="test", setting="one_shot", identity={"version": version})
+        for version in ("1", "2")
+    }
+
+    def run(version, share):
+        found = []
+
+        def find(rows):
+            found.extend(rows)
+            return [unselected((share, 1 - share))] * len(rows)
+
+        condition = {"model": "sfe", "setting": "one_shot", "split": "test", "control": None}
+        record_evidence(find, asked[version], condition, tmp_path, lambda done, total: None)
+        lines = [line for _, line in iterate_records(EvidenceRow, tmp_path / "evidence.jsonl")]
+        shown = {row.group_id: row.facts[0].attention[0] for row in lines}
+        return len(found), len(lines), set(shown.values())
+
+    assert run("1", 0.25) == (4, 4, {0.25})
+    assert run("2", 0.75) == (4, 8, {0.75})
+    assert run("1", 0.5) == (0, 12, {0.25})
+    assert run("1", 0.5) == (0, 12, {0.25})
 
 
 @pytest.mark.parametrize(

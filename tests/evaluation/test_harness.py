@@ -180,7 +180,9 @@ def test_changed_content_is_generated_again(ad_pl: Path, tmp_path: Path, change:
 def test_limit_counts_groups(ad_pl: Path, tmp_path: Path) -> None:
     metrics: Metrics = evaluate(model(Scripted()), "one_shot", ["test"], run_of(ad_pl, tmp_path, limit=2))["test"]
 
-    assert (metrics.groups, metrics.questions) == (2, 4)
+    assert (metrics.groups, metrics.questions, metrics.limit) == (2, 4, 2)
+    enough = evaluate(model(Scripted()), "one_shot", ["test"], run_of(ad_pl, tmp_path, limit=4))["test"]
+    assert (enough.groups, enough.limit) == (4, None)
 
 
 def test_an_unknown_split_names_those_that_exist(ad_pl: Path, tmp_path: Path) -> None:
@@ -236,6 +238,50 @@ def test_known_replies_are_graded_by_the_verdict_of_today(ad_pl: Path, tmp_path:
 
     assert generator.rows == []
     assert after.accuracy == 1.0
+
+
+def shown(tmp_path: Path) -> dict[tuple[str, str], tuple[str, bool]]:
+    """The last line about each question, which is what the report shows: reply and grade."""
+    return {(row["group_id"], row["question_id"]): (row["prediction"], row["correct"]) for row in lines(tmp_path)}
+
+
+def test_the_last_lines_are_those_of_the_last_run(ad_pl: Path, tmp_path: Path) -> None:
+    """A model trained anew and put back, as `--max-new-tokens` or `--facts` changed and changed back."""
+
+    def run(version: str, reply: str, **changes: Any) -> int:
+        generator = Scripted(lambda _: reply)
+        evaluate(model(generator, fingerprint=version), "one_shot", ["test"], run_of(ad_pl, tmp_path, **changes))
+        return len(generator.rows)
+
+    assert run("1", "Yes, first.") == run("2", "No, second.") == ONE_SHOT_QUESTIONS
+    assert run("1", "Never asked.") == 0
+    assert {reply for reply, _ in shown(tmp_path).values()} == {"Yes, first."}
+    assert run("1", "Never asked.") == 0
+    assert len(lines(tmp_path)) == 3 * ONE_SHOT_QUESTIONS
+    assert run("2", "Never asked.", limit=1) == 0
+    assert {place for place, (reply, _) in shown(tmp_path).items() if reply == "No, second."} == {
+        ("g0", "q1"),
+        ("g0", "q2"),
+    }
+
+
+def test_a_corrected_verdict_reaches_the_file(ad_pl: Path, tmp_path: Path) -> None:
+    evaluate(model(Scripted()), "one_shot", ["test"], run_of(ad_pl, tmp_path))
+    directory = read_ad_pl(ad_pl)
+    before = evaluate(model(Scripted()), "one_shot", ["test"], run_of(ad_pl, tmp_path))["test"]
+    [first, *others] = directory.inspections
+    corrected = first.model_copy(
+        update={"questions": tuple(q.model_copy(update={"verdict": not q.verdict}) for q in first.questions)}
+    )
+    write_ad_pl(ad_pl, [corrected, *others], directory.info)
+
+    metrics = evaluate(model(Scripted()), "one_shot", ["test"], run_of(ad_pl, tmp_path))["test"]
+
+    assert len(lines(tmp_path)) == ONE_SHOT_QUESTIONS + 2
+    assert shown(tmp_path)["g0", "q1"] == ("Yes, a scratch.", False)
+    assert shown(tmp_path)["g0", "q2"] == ("Yes, a scratch.", True)
+    assert before.replies_sha256 != metrics.replies_sha256
+    assert metrics.accuracy == sum(right for _, right in shown(tmp_path).values()) / ONE_SHOT_QUESTIONS
 
 
 def test_similarity_to_the_best_answers_and_what_was_asked(ad_pl: Path, tmp_path: Path) -> None:

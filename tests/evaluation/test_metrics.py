@@ -102,7 +102,7 @@ def test_json_has_the_fields_of_the_design() -> None:
     names = {"accuracy", "accuracy_by_level", "accuracy_macro", "acc_g", "acc_g_by_level", "unreadable", "questions"}
     names |= {"balanced_accuracy", "f1", "missing", "doubled", "incomplete", "group_sizes", "acc_g_by_size", "units"}
     names |= {"groups", "majority_accuracy", "sbert", "mle_rule", "intervals", "open", "calibration", "mmad"}
-    names |= {"mle", "mle_unscored", "unanswered"}
+    names |= {"mle", "mle_unscored", "unanswered", "limit", "replies_sha256"}
 
     assert set(compute_metrics(PREDICTIONS).as_json()) == names
 

@@ -12,16 +12,9 @@ from rich.console import Console
 from sage_trl.errors import DataError
 from sage_trl.evaluation.demo_summary import STAGES, demo_summary, write_demo_summary
 from sage_trl.evaluation.predictions import SETTINGS, results_key
-from sage_trl.evaluation.report import (
-    FIGURE_COLUMNS,
-    count_notes,
-    figure_cells,
-    merge_metrics,
-    print_table,
-    read_metrics,
-    results_table,
-)
-from sage_trl.storage import read_json, write_json
+from sage_trl.evaluation.report import FIGURE_COLUMNS, count_notes, figure_cells, print_table, results_table
+from sage_trl.evaluation.results_files import merge_metrics
+from sage_trl.storage import read_json
 
 CONTROLS = [("sfe", "blank_image"), ("sfe", "no_facts")]
 
@@ -54,27 +47,6 @@ def demo_results(splits: list[str]) -> dict[str, dict[str, Any]]:
     return results
 
 
-def test_merging_keeps_other_models_and_settings(tmp_path: Path) -> None:
-    merge_metrics(tmp_path, {"sfe": {"one_shot": figures(0.1)}})
-    merge_metrics(tmp_path, {"sfe": {"zero_shot": figures(0.2)}, "edpo": {"one_shot": figures(0.3)}})
-    path = merge_metrics(tmp_path, {"sfe": {"one_shot": figures(0.4)}})
-
-    merged = read_metrics(path)
-    assert merged["sfe"]["one_shot"]["accuracy"] == 0.4
-    assert merged["sfe"]["zero_shot"]["accuracy"] == 0.2
-    assert merged["edpo"]["one_shot"]["accuracy"] == 0.3
-
-
-@pytest.mark.parametrize("content", [[], {"sfe": 0.5}, {"sfe": {"one_shot": 0.5}}])
-def test_a_file_that_holds_something_else_is_not_overwritten(tmp_path: Path, content: Any) -> None:
-    write_json(tmp_path / "metrics.json", content)
-
-    with pytest.raises(DataError, match=r"metrics.json: is not"):
-        merge_metrics(tmp_path, {"sfe": {"one_shot": figures()}})
-
-    assert read_json(tmp_path / "metrics.json") == content
-
-
 def test_table_shows_fractions_as_percentages() -> None:
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(results_table({"sfe": {"one_shot": figures(), "zero_shot": figures(None)}}))
@@ -101,9 +73,10 @@ def test_what_the_table_does_not_tell_of_its_rows_is_noted() -> None:
     lacking = {**whole, "group_sizes": {"3": 4, "5": 8}, "acc_g_by_size": {"3": 0.5, "5": 0.25}}
 
     assert count_notes({"sfe": {"one_shot": whole, "zero_shot": figures()}}) == []
-    notes = count_notes({"sfe": {"one_shot": {**lacking, "missing": 2, "doubled": 1, "open": 3}}})
+    notes = count_notes({"sfe": {"one_shot": {**lacking, "limit": 12, "missing": 2, "doubled": 1, "open": 3}}})
     assert [note.removeprefix("sfe, one_shot: ").partition(":")[0] for note in notes] == [
         "Acc-G by size of group",
+        "only the first 12 groups of the split were asked (--limit)",
         "2 questions got no reply",
         "1 rows repeat a question and were counted once",
         "3 questions have no true answer and were not graded",

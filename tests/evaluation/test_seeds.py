@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sage_trl.errors import DataError
-from sage_trl.evaluation.report import merge_metrics
+from sage_trl.evaluation.results_files import merge_metrics
 from sage_trl.evaluation.seeds import collect_seeds, over_seeds
 from tests.evaluation.test_report import figures
 from tests.tools.conftest import run_tool_file

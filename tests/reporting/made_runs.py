@@ -10,7 +10,7 @@ from typing import Any
 
 from sage_trl.evaluation.metrics import compute_metrics
 from sage_trl.evaluation.predictions import Prediction, grade, results_key
-from sage_trl.evaluation.report import merge_metrics
+from sage_trl.evaluation.results_files import merge_metrics
 from sage_trl.records import Level
 from sage_trl.storage import read_json_lines, write_json, write_jsonl
 from tests.evaluation.small_ad_pl import write_small_ad_pl

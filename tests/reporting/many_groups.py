@@ -9,7 +9,7 @@ from PIL import Image
 
 from sage_trl.data.dataset import DatasetInfo, write_ad_pl
 from sage_trl.evaluation.metrics import compute_metrics
-from sage_trl.evaluation.report import merge_metrics
+from sage_trl.evaluation.results_files import merge_metrics
 from sage_trl.records import Inspection, Question
 from sage_trl.storage import write_jsonl
 from tests.reporting.made_runs import evidence, prediction

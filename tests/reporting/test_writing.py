@@ -12,9 +12,9 @@ from sage_trl.evaluation.predictions import results_key
 from sage_trl.reporting.conditions import Condition
 from sage_trl.reporting.folders import find_runs
 from sage_trl.reporting.writing import ReportOptions, write_report
-from sage_trl.storage import file_sha256, read_json, write_json, write_jsonl
+from sage_trl.storage import file_sha256, read_json, read_json_lines, write_json, write_jsonl
 from tests.evaluation.small_ad_pl import write_small_ad_pl
-from tests.reporting.made_runs import evidence, write_evaluation, write_training
+from tests.reporting.made_runs import evidence, judgement, write_evaluation, write_training
 from tests.reporting.parsed_page import ParsedPage
 
 
@@ -65,6 +65,18 @@ def test_a_stopped_evaluation_is_shown_as_far_as_it_went(demo, tmp_path):
     assert "tools/evaluate.py --judge writes it" in text and "tools/evaluate.py --evidence writes it" in text
 
 
+def test_lines_that_a_kill_cut_short_are_left_out(demo, tmp_path):
+    evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
+    for name, lines in (("predictions.jsonl", 11), ("evidence.jsonl", 1)):
+        path = evaluation / name
+        whole = path.read_bytes()
+        assert whole.count(b"\n") == lines
+        path.write_bytes(whole + whole.splitlines()[0][:40])
+    (group, *_) = written(tmp_path, evaluation).groups()
+
+    assert len(group["questions"][0]["replies"]) == 3 and len(group["evidence"]) == 1
+
+
 def test_a_dataset_that_is_gone_leaves_the_tables(demo, tmp_path):
     evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
     write_json(evaluation / "evaluation.json", read_json(evaluation / "evaluation.json") | {"dataset": "/gone/ad_pl"})
@@ -96,6 +108,35 @@ def test_models_of_one_name_are_told_apart(demo, tmp_path):
     assert page.data("index")["items"][0][-1] == "rrrrw-w-"
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["dataset known", "dataset unknown"])
+def test_evaluations_of_equal_folders_are_told_apart_by_the_folders_above(demo, tmp_path, known):
+    """As `tools/evaluate.py --output runs/seed0/evaluation` and the arms of `tools/ablate.py` leave them."""
+    runs = [write_evaluation(tmp_path / seed / "evaluation", demo / "data") for seed in ("seed0", "seed1")]
+    for run in runs:
+        if not known:
+            (run / "evaluation.json").unlink()
+    page = written(tmp_path, *runs)
+
+    names = [f"{model} ({seed}/evaluation)" for seed in ("seed0", "seed1") for model in ("alpha", "<b>beta</b>")]
+    assert [row[0] for row in page.tables[0] if row[0] in names] == names
+    labels = ["seed0/evaluation", "seed1/evaluation"]
+    text = page.text()
+    assert all(f"{label}: alpha ({label}), <b>beta</b> ({label}); 11 replies" in text for label in labels)
+    if known:
+        assert page.data("index")["models"] == names
+        assert page.data("index")["items"][0][-1].count("-") == 2 and len(page.data("index")["items"][0][-1]) == 8
+    else:
+        assert all(f"Measured here, {label}, split test" in text for label in labels)
+
+
+def test_datasets_of_one_name_and_folder_are_told_apart(demo, tmp_path):
+    datasets = [shutil.copytree(demo / "data", tmp_path / place / "data") for place in ("a", "b")]
+    runs = [write_evaluation(tmp_path / dataset.parent.name / "out", dataset) for dataset in datasets]
+
+    text = written(tmp_path, *runs).text()
+    assert "Measured here, small (a/data), split test" in text and "Measured here, small (b/data), split test" in text
+
+
 def test_a_later_reply_counts(demo, tmp_path):
     evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
     lines = (evaluation / "predictions.jsonl").read_text()
@@ -103,6 +144,32 @@ def test_a_later_reply_counts(demo, tmp_path):
     (evaluation / "predictions.jsonl").write_text(lines + first.replace("Yes, a scratch.", "Yes, anew.") + "\n")
 
     assert written(tmp_path, evaluation).groups()[0]["questions"][0]["replies"][0]["text"] == "Yes, anew."
+
+
+def test_a_judgement_of_another_reply_is_not_shown(demo, tmp_path):
+    evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
+    predictions = [line for _, line in read_json_lines(evaluation / "predictions.jsonl")]
+    [first, *_] = [line for line in predictions if (line["model"], line["group_id"]) == ("alpha", "g0")]
+    rows = [judgement("alpha", "g0", "q1", "of this reply") | {"key": first["key"]}]
+    rows += [judgement("alpha", "g0", "q1", "of an old file")]
+    rows += [judgement("alpha", "g0", question, "of another reply") | {"key": "f" * 64} for question in ("q1", "q2")]
+    write_jsonl(evaluation / "judgements.jsonl", rows)
+
+    questions = written(tmp_path, evaluation).groups()[0]["questions"]
+    shown = [[one["rationale"] for one in question["replies"][0]["judged"]] for question in questions]
+    assert shown == [["of this reply", "of an old file"], []]
+
+
+def test_replies_that_the_figures_do_not_count_are_noted(demo, tmp_path):
+    evaluation = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
+    assert "replies are shown" not in written(tmp_path, evaluation).text()
+    figures = read_json(evaluation / "metrics.json")
+    figures["alpha"]["one_shot"]["questions"] = 2  # a later run with --limit 1
+    write_json(evaluation / "metrics.json", figures)
+
+    text = written(tmp_path, evaluation).text()
+    assert text.count("replies are shown") == 1
+    assert "alpha, one_shot: 5 replies are shown, the figures count 2: others are of an earlier run" in text
 
 
 def test_without_a_reference_the_page_knows_that_nothing_was_selected(demo, tmp_path):
@@ -138,6 +205,23 @@ def test_an_ablation_gives_rows_and_sweeps(tmp_path):
     assert "selected patches 4" in text and "selected patches 16" in text and "means over 3 seeds" in text
 
 
+def test_a_sweep_over_lists(tmp_path):
+    parts = (["projector"], ["projector", "fusion"])
+    rows = [
+        {
+            **{"arm": "sfe", "title": f"SFE {trained} {shape}", "setting": "one_shot", "split": "test"},
+            **{"grid": {"train_parts": trained, "tiny": shape}, "questions": 10, "groups": 2},
+            "figures": {"accuracy": {"mean": 0.5, "interval": None}},
+        }
+        for trained in parts
+        for shape in ({"text_layers": 1}, {"text_layers": 2})
+    ]
+    write_json(tmp_path / "sweep" / "table.json", {"version": 1, "title": "Parts", "seeds": [0], "rows": rows})
+
+    text = written(tmp_path, tmp_path / "sweep").text()
+    assert "['projector', 'fusion']" in text and "tiny {'text_layers': 2}" in text
+
+
 def damaged(demo: Path, tmp_path: Path, name: str, content: str) -> Path:
     run = shutil.copytree(demo / "evaluation", tmp_path / "evaluation")
     (run / name).write_text(content)
@@ -148,9 +232,10 @@ def damaged(demo: Path, tmp_path: Path, name: str, content: str) -> Path:
     ("name", "content", "expected"),
     [
         ("metrics.json", "[]", "is not {model: {setting: figures}}"),
+        ("comparisons.json", "{}", "is no list of comparisons"),
         ("predictions.jsonl", '{"key": 1}\n', "predictions.jsonl:1"),
         ("judgements.jsonl", '{"model": "alpha", "type": 9}\n', "judgements.jsonl:1"),
-        ("evidence.jsonl", "{\n", "evidence.jsonl:1: not JSON"),
+        ("evidence.jsonl", "{\n{}\n", "evidence.jsonl:1: not JSON"),
         ("evaluation.json", '{"version": 2}', "evaluation.json"),
         ("trainer_state.json", '{"log_history": 3}', "field 'log_history'"),
         ("metrics.jsonl", '{"step": 1}\n{"loss": 1}\n', "metrics.jsonl:2"),

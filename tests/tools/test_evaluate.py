@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sage_trl.storage import read_json, write_json
+from sage_trl.data.dataset import read_ad_pl, write_ad_pl
+from sage_trl.storage import file_sha256, read_json, write_json
 from tests.data.sources.trees import grow
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "evaluate.py"
@@ -51,6 +52,7 @@ def test_whole_path(
     assert read_json(tmp_path / "out" / "evaluation.json") == {
         "version": 1,
         "dataset": str(ad_pl),
+        "dataset_sha256": file_sha256(ad_pl / "ad_pl.jsonl"),
         "facts": str(ad_pl / "facts.jsonl"),
         "seed": 0,
         "splits": ["test", "unseen"],
@@ -92,6 +94,66 @@ def test_two_models_are_compared(
     # The same weights under another name answer alike.
     assert (entry["questions"], entry["units"], entry["difference"], entry["p_value"]) == (8, 4, 0.0, 1.0)
     assert "only first right" in capsys.readouterr().out
+
+    # A run of one of them on the same replies leaves the comparison, one on others takes it away.
+    alone = [*arguments, "--setting", "one_shot", "--quiet"]
+    assert run_tool_file("evaluate.py", *alone, "--judge", "rule") == 0
+    assert read_json(tmp_path / "out" / "comparisons.json") == [entry]
+    assert run_tool_file("evaluate.py", *alone, "--max-new-tokens", "3") == 0
+    assert read_json(tmp_path / "out" / "comparisons.json") == []
+
+
+def test_what_a_run_does_not_measure_stays_as_long_as_it_is_true(
+    run_tool_file: RunTool,
+    arguments: list[str],
+    ad_pl: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["evaluate.py", *arguments, "--setting", "one_shot"]
+
+    def scored() -> tuple[bool, bool]:
+        entry = read_json(tmp_path / "out" / "metrics.json")["tiny"]["one_shot"]
+        return entry["mle_rule"] is not None, "mle_rule/mean" in entry["intervals"]
+
+    assert run_tool_file(*command, "--judge", "rule") == 0
+    shown = capsys.readouterr().out
+    assert run_tool_file(*command) == 0
+    assert scored() == (True, True)
+    assert capsys.readouterr().out == shown
+
+    directory = read_ad_pl(ad_pl)
+    [first, *others] = directory.inspections
+    write_ad_pl(ad_pl, [first.model_copy(update={"category": "washer"}), *others], directory.info)
+    assert run_tool_file(*command, "--limit", "2") == 0
+    assert scored() == (False, False)
+    told = capsys.readouterr()
+    assert "the questions have changed since the last evaluation" in told.err
+    assert "tiny, one_shot: dropped mle_rule of an earlier run" in told.err
+    assert "tiny, one_shot: only the first 2 groups of the split were asked (--limit)" in told.out
+
+
+def test_another_model_of_a_name_is_refused(
+    run_tool_file: RunTool,
+    arguments: list[str],
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ["evaluate.py", *arguments, "--setting", "one_shot", "--quiet"]
+    assert run_tool_file(*command) == 0
+    before = (tmp_path / "out" / "metrics.json").read_bytes()
+    other = shutil.copytree(model, tmp_path / "elsewhere" / "tiny")
+
+    assert run_tool_file(*command, "--model", other) == 2
+    message = capsys.readouterr().err
+    assert f"{model} and {other} would both be called 'tiny' in the results" in message
+    assert "different --output directories" in message and "evaluation.json" in message
+    assert (tmp_path / "out" / "metrics.json").read_bytes() == before
+    # The same directory by another way is the same model.
+    monkeypatch.chdir(model.parent)
+    assert run_tool_file(*command, "--model", "tiny") == 0
 
 
 def test_again_with_controls_keeps_what_is_there(run_tool_file: RunTool, arguments: list[str], tmp_path: Path) -> None:

@@ -109,6 +109,11 @@ def test_scores_rationales_and_resuming(
     written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert KEY not in shown.out + shown.err and KEY.encode() not in written
 
+    # A run without a judge, or with another one, does not take away what was paid for.
+    assert evaluate("--judge", "rule", "--quiet") == 0
+    assert (entry(tmp_path)["mle"], entry(tmp_path)["intervals"]["mle/mean"]) == (mle, [low, high])
+    assert entry(tmp_path)["mle_rule"] is not None
+
     before, asked = (tmp_path / "out" / "metrics.json").read_bytes(), sum(server.stats()["received"].values())
     assert evaluate("--base-url", server.url, "--yes", "--quiet") == 0
     assert sum(server.stats()["received"].values()) == asked
@@ -164,5 +169,9 @@ def test_the_rule_judge_writes_its_lines_too(evaluate: RunTool, tmp_path: Path) 
 
     rows = lines(tmp_path / "out" / "judgements.jsonl")
     assert [(row["judge"], row["rationale"]) for row in rows] == [("rule", None)] * REPLIES
+    replies = {
+        (row["group_id"], row["question_id"]): row["key"] for row in lines(tmp_path / "out" / "predictions.jsonl")
+    }
+    assert {(row["group_id"], row["question_id"]): row["key"] for row in rows} == replies
     assert "mle_rule/type" in entry(tmp_path)["intervals"]
     assert entry(tmp_path)["mle_rule"]["type"] == pytest.approx(fmean(row["type"] for row in rows))
