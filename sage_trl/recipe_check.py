@@ -35,7 +35,7 @@ from sage_trl.resuming import find_checkpoint
 from sage_trl.trainer.collators import EntropyDPOCollator, FactCollator, SFECollator
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.fact_trainer import collator_options, keep_images_encoded
-from sage_trl.training import load_rows, training_steps
+from sage_trl.training import load_rows
 
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 _SECONDS = 10.0
@@ -103,7 +103,7 @@ def check_recipe(path: Path, overrides: Sequence[str], progress: Progress) -> Re
             return check.report()
         check.counts["rows"] = len(rows)
         _check_tokens(recipe, rows, model, processor, check)
-        _check_memory_and_disk(recipe, is_adapted(model), len(rows), check)
+        _check_memory_and_disk(recipe, is_adapted(model), check)
     return check.report()
 
 
@@ -210,7 +210,7 @@ def _placeholders(rows: Dataset, processor: Any) -> Iterator[DataError]:
             yield fault
 
 
-def _check_memory_and_disk(recipe: Recipe, is_adapter: bool, num_rows: int, check: _Check) -> None:
+def _check_memory_and_disk(recipe: Recipe, is_adapter: bool, check: _Check) -> None:
     try:
         plan = plan_memory(recipe)
     except SageError as fault:
@@ -223,10 +223,10 @@ def _check_memory_and_disk(recipe: Recipe, is_adapter: bool, num_rows: int, chec
         if total > capacity:
             problem = f"needs {_gib(total)} on one GPU, which has {_gib(capacity)}"
             remedy = "lower the batch, use gradient_checkpointing, LoRA, or shards: see tools/train.py --plan"
-            check.add(
-                "memory", "per_device_train_batch_size", recipe.training.per_device_train_batch_size, problem, remedy
-            )
-    needed = disk_bytes(plan, recipe.training, is_adapter=is_adapter, num_rows=num_rows)
+            counts_rows = recipe.training.max_tokens_per_batch is None
+            key = "per_device_train_batch_size" if counts_rows else "max_tokens_per_batch"
+            check.add("memory", key, getattr(recipe.training, key), problem, remedy)
+    needed = disk_bytes(plan, recipe.training, is_adapter=is_adapter)
     check.counts["bytes_on_disk"] = needed
     free = shutil.disk_usage(_existing(Path(recipe.training.output_dir))).free
     if needed > free:
@@ -235,22 +235,20 @@ def _check_memory_and_disk(recipe: Recipe, is_adapter: bool, num_rows: int, chec
         check.add("disk", "output_dir", recipe.training.output_dir, problem, remedy)
 
 
-def disk_bytes(plan: MemoryPlan, args: Any, *, is_adapter: bool, num_rows: int) -> int:
+def disk_bytes(plan: MemoryPlan, args: Any, *, is_adapter: bool) -> int:
     """Bytes that a run leaves at most: the checkpoints it keeps, one being written, and the model.
 
     Args:
         plan: the memory plan.
         args: the training arguments.
         is_adapter: only what trains is saved.
-        num_rows: rows of the split.
     """
     trained = 4 * sum(size.trainable for size in plan.part_sizes)
     model = trained if is_adapter else plan.usage.weights
     checkpoint = model + (0 if args.save_only_model else plan.usage.optimizer)
-    steps = training_steps(args, num_rows)
     saves = {"no": 0, "epoch": math.ceil(args.num_train_epochs)}.get(args.save_strategy.value)
     if saves is None:
-        saves = steps // (int(args.save_steps) if args.save_steps >= 1 else max(1, int(steps * args.save_steps)))
+        saves = plan.steps // max(1, int(args.save_steps if args.save_steps >= 1 else plan.steps * args.save_steps))
     kept = saves if args.save_total_limit is None else min(saves, args.save_total_limit + 1)
     return kept * checkpoint + model
 

@@ -59,8 +59,8 @@ def run_training(recipe: Recipe, console: Console) -> Path:
         validation_rows = None
         if run.validation_split is not None:
             validation_rows = load_rows(recipe, run.validation_split, PairCounts())
-        warn_of_long_warmup(args, len(train_rows))
         trainer = build_trainer(args, build_models(recipe), train_rows, validation_rows)
+        warn_of_long_warmup(args, trainer.batches_per_epoch())
         trainer.run_identity = identity.model_dump()
         trainer.add_callback(stop)
         guard_trackers(trainer)
@@ -108,9 +108,9 @@ def save_result(recipe: Recipe, trainer: Any) -> None:
     events.info("done after step %d", trainer.state.global_step)
 
 
-def warn_of_long_warmup(args: Any, num_rows: int) -> None:
+def warn_of_long_warmup(args: Any, batches_per_epoch: int) -> None:
     """Warn when warm-up is longer than the run, for then the peak learning rate is never reached."""
-    steps = training_steps(args, num_rows)
+    steps = training_steps(args, batches_per_epoch)
     warmup = args.get_warmup_steps(steps)
     if warmup > steps:
         logger.warning(
@@ -121,11 +121,11 @@ def warn_of_long_warmup(args: Any, num_rows: int) -> None:
         )
 
 
-def training_steps(args: Any, num_rows: int) -> int:
-    """Optimizer steps of a run on that many rows."""
-    rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+def training_steps(args: Any, batches_per_epoch: int) -> int:
+    """Optimizer steps of a run whose processes have that many batches in an epoch, as the `Trainer` counts them."""
     limit: int = args.max_steps
-    return limit if limit > 0 else math.ceil(args.num_train_epochs * num_rows / rows_per_step)
+    steps_per_epoch = max(1, math.ceil(batches_per_epoch / args.gradient_accumulation_steps))
+    return limit if limit > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
 
 
 def part_table(sizes: Iterable[PartSize]) -> Table:

@@ -15,7 +15,7 @@ from sage_trl.planning.dry_run import DryRun, Usage, one_step, prepare_arguments
 from sage_trl.planning.longest_rows import longest_rows
 from sage_trl.planning.shape_tensor import NoFloatingMemory, drop_memory
 from sage_trl.recipe import Recipe
-from sage_trl.training import build_trainer, load_rows
+from sage_trl.training import build_trainer, load_rows, training_steps
 
 # A plan is made where there is no GPU, and must not look for one.
 OVERRIDES = ("--use_cpu", "true")
@@ -29,12 +29,14 @@ class MemoryPlan:
         part_sizes: parameters per part, and how many train.
         run: one step on one GPU that holds all.
         rows: rows of the split, the longest of which make up the batch.
+        steps: optimizer steps of the recipe's training by one process.
         compute_bytes: bytes of a weight that takes part in a product.
     """
 
     part_sizes: tuple[PartSize, ...]
     run: DryRun
     rows: int
+    steps: int
     compute_bytes: int
 
     @property
@@ -72,8 +74,13 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
     with tempfile.TemporaryDirectory() as directory, NoFloatingMemory():  # type: ignore[no-untyped-call]
         trainer = build_trainer(prepare_arguments(recipe.training, directory), models, rows, None)
         args = trainer.args
-        trainer.train_dataset = longest_rows(trainer.train_dataset, trainer.data_collator, args.train_batch_size)
+        steps = training_steps(recipe.training, trainer.batches_per_epoch())
+        if args.max_tokens_per_batch is None:
+            trainer.train_dataset = longest_rows(trainer.train_dataset, trainer.data_collator, args.train_batch_size)
+        else:
+            trainer.train_dataset = trainer.fullest_batch()
         run = one_step(trainer)
     if is_cached:
         run = without_reference(run)
-    return MemoryPlan(tuple(trainer.part_sizes), run, len(rows), compute_bytes=2 if args.bf16 or args.fp16 else 4)
+    compute_bytes = 2 if args.bf16 or args.fp16 else 4
+    return MemoryPlan(tuple(trainer.part_sizes), run, len(rows), steps, compute_bytes)

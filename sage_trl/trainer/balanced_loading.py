@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import seed_worker
 
-from sage_trl.trainer.balance import Imbalance, imbalance
+from sage_trl.trainer.balance import Imbalance, imbalance, load
 from sage_trl.trainer.collators import FactCollator
 from sage_trl.trainer.group_sampler import GroupSampler
 from sage_trl.trainer.step_plans import ProcessBatches, RowsAndFillers, RowSteps, StepPlan, TokenSteps
@@ -44,6 +44,21 @@ class BalancedLoading:
         if plan is None or plan.processes == 1:
             return None
         return imbalance(islice(plan.steps(0), STEPS_LOOKED_AT))
+
+    def batches_per_epoch(self) -> int:
+        """Batches that each process has in an epoch. Every process must call it."""
+        plan = self._plan(self.train_dataset, self.args.train_batch_size, is_training=True)
+        if plan is not None:
+            return len(plan)
+        rows, rows_per_step = len(self.train_dataset), self.args.train_batch_size * self.accelerator.num_processes
+        return int(rows // rows_per_step if self.args.dataloader_drop_last else -(-rows // rows_per_step))
+
+    def fullest_batch(self) -> Any:
+        """The rows of the largest batch that `max_tokens_per_batch` makes, which make one batch by themselves too."""
+        plan = self._plan(self.train_dataset, self.args.train_batch_size, is_training=True)
+        assert plan is not None
+        fullest = max((share for shares in plan.steps(0) for share in shares), key=load)
+        return self.train_dataset.select(sorted(row for piece in fullest for row in piece.rows))
 
     def _get_dataloader(
         self,

@@ -162,14 +162,23 @@ def publish(partial: Path, final: Path) -> None:
     move(partial, final)
 
 
-def rotate(output_dir: Path, limit: int | None, best: str | None) -> None:
-    """Delete the oldest whole checkpoints beyond `limit`, never the newest whole one, the best, or a broken one.
+def rotate(published: Path, limit: int | None, best: str | None) -> None:
+    """Delete the oldest whole checkpoints beyond `limit`, never the one just published, the best, or a broken one.
 
-    A checkpoint leaves its name in one rename before its files are deleted, so a kill never leaves half of one.
+    Those of later steps neither go nor count: a resume has passed them over. A checkpoint leaves its name in one rename
+    before its files are deleted, so a kill never leaves half of one.
+
+    Args:
+        published: what has just been written; the others, beside it, are known by their files' names and sizes.
+        limit: how many stay; None for all.
+        best: the best checkpoint.
     """
     if limit is None or limit <= 0:
         return
-    whole = [path for path in checkpoints(output_dir) if fault_of(path, hashes=False) is None]
+    output_dir = published.parent
+    every = checkpoints(output_dir)
+    older = every[every.index(published) + 1 :]
+    whole = [published, *(path for path in older if fault_of(path, hashes=False) is None)]
     kept = whole[:1] + [path for path in whole[1:] if best is not None and path.resolve() == Path(best).resolve()]
     kept += [path for path in whole if path not in kept][: max(0, limit - len(kept))]
     for path in whole:

@@ -44,6 +44,7 @@ class EntropyDPOConfig(FactArguments, DPOConfig):
             "loss_type": tuple([name] for name in MARGIN_LOSSES) if self.objective == "dpo" else (["sigmoid"],),
             "loss_weights": (None,),
             "label_smoothing": (self.label_smoothing,) if is_robust else (0.0,),
+            "label_smoothing_factor": (0.0,),
             "f_divergence_type": ("reverse_kl",),
             "ld_alpha": (None,),
             "use_weighting": (False,),

@@ -89,9 +89,7 @@ class FrozenReferenceMixin:
     def read_all(self: Any, model: Any) -> None:
         """Read all answers with the policy, wrapped or not, which before the first step is pi_ref."""
         cache = self.reference_cache
-        loaders = [self.get_train_dataloader()]
-        if self.eval_dataset is not None and not isinstance(self.eval_dataset, dict):
-            loaders.append(self.get_eval_dataloader())
+        loaders = self._loaders_of_all_rows()
         was_training = model.training
         model.eval()
         for inputs in tqdm(itertools.chain(*loaders), desc="reference", disable=self.args.disable_tqdm):
@@ -102,6 +100,18 @@ class FrozenReferenceMixin:
                     log_probs = model(**self.scored_inputs(batch, layout)).log_probs
                 cache.store(batch["answer_keys"], layout.tokens(log_probs))
         model.train(was_training)
+
+    def _loaders_of_all_rows(self: Any) -> list[Any]:
+        """Those of training and evaluation; what `dataloader_drop_last` leaves out differs from epoch to epoch."""
+        drop_last = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = False
+        try:
+            loaders = [self.get_train_dataloader()]
+            if self.eval_dataset is not None and not isinstance(self.eval_dataset, dict):
+                loaders.append(self.get_eval_dataloader())
+        finally:
+            self.args.dataloader_drop_last = drop_last
+        return loaders
 
     def _every_process(self, is_true: bool) -> bool:
         """Whether it is true of all processes: wrapped models take part in a forward together or not at all."""

@@ -12,7 +12,7 @@ from sage_trl.errors import DataError, MachineError
 # What gloo and NCCL say when another process of the training is gone.
 LOST_PROCESS = (
     *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed"),
-    *("remote process exited", "communicator was aborted"),
+    *("remote process exited", "communicator was aborted", "Timed out waiting"),
 )
 
 

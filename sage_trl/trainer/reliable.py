@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sage_trl.trainer.divergence import DivergenceGuard
-from sage_trl.trainer.stop_on_signal import EvaluationStoppedError
+from sage_trl.trainer.stop_on_signal import EvaluationStoppedError, StopOnSignal, leave_signals_to_the_trainer
 from sage_trl.trainer.whole_checkpoints import WholeCheckpoints
 
 
@@ -14,6 +14,17 @@ class ReliableTraining(DivergenceGuard, WholeCheckpoints):
 
     callback_handler: Any
     control: Any
+
+    @property
+    def _stop(self) -> StopOnSignal | None:
+        """The callback that a signal has stopped, or None."""
+        callbacks = self.callback_handler.callbacks
+        return next((one for one in callbacks if isinstance(one, StopOnSignal) and one.has_stopped), None)
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        loader = super()._get_dataloader(*args, **kwargs)  # type: ignore[misc]
+        leave_signals_to_the_trainer(loader)
+        return loader
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.refuse_poisoned_weights()
@@ -27,3 +38,22 @@ class ReliableTraining(DivergenceGuard, WholeCheckpoints):
         except EvaluationStoppedError:
             self._save_checkpoint(model, trial)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def _evaluate(self, *args: Any, skip_scheduler: bool = False, **kwargs: Any) -> Any:
+        """The `Trainer`'s.
+
+        Raises:
+            StoppedError: a signal came during the evaluation of `eval_on_start`, before there is a step to save.
+        """
+        try:
+            return super()._evaluate(*args, skip_scheduler=skip_scheduler, **kwargs)  # type: ignore[misc]
+        except EvaluationStoppedError:
+            # The `Trainer` skips the scheduler's step before the first step alone.
+            if not skip_scheduler or self._stop is None:
+                raise
+            raise self._stop.error_before_first_step() from None
+
+    def _load_best_model(self) -> None:
+        # A run that a signal has stopped saves no model, and its grace period may be over.
+        if self._stop is None:
+            super()._load_best_model()  # type: ignore[misc]

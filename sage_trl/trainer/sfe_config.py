@@ -25,3 +25,7 @@ class SFEConfig(FactArguments, SFTConfig):
         }
         reason = "SFE learns the answer of one question a row, whole and unpacked (eq. 8)"
         refuse_options(self, {**COLLATOR_OPTIONS, **completion}, reason)
+        if self.label_smoothing_factor and self.shared_prefix:
+            problem = f"label_smoothing_factor is {self.label_smoothing_factor}"
+            cause = "it shifts labels itself, and those of prefix trees are shifted, several to a position"
+            raise ValueError(f"{problem}; {cause}: set shared_prefix: false, or leave it out")

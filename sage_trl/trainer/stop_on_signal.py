@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -56,6 +57,11 @@ class StopOnSignal(TrainerCallback):
         remedy = "the same command with --resume goes on from there"
         return self._error(f"stopped by {self.received.name} after step {step}, which is saved\n  remedy: {remedy}")
 
+    def error_before_first_step(self) -> StoppedError:
+        """The error to end the run with while there is nothing to save."""
+        assert self.received is not None
+        return self._error(f"stopped by {self.received.name} before the first step; nothing is lost")
+
     def _error(self, problem: str) -> StoppedError:
         # SIGUSR1 is how schedulers announce a SIGTERM, and ends as one.
         number = signal.SIGINT if self.received == signal.SIGINT else signal.SIGTERM
@@ -65,7 +71,7 @@ class StopOnSignal(TrainerCallback):
         if self.received is None:
             self.received, self._noted_at = signal.Signals(number), time.monotonic()
             if not self._is_training:
-                raise self._error(f"stopped by {self.received.name} before the first step; nothing is lost")
+                raise self.error_before_first_step()
         elif number == signal.SIGINT and time.monotonic() - self._noted_at > _SAME_KEY_PRESS_SECONDS:
             raise KeyboardInterrupt
 
@@ -103,3 +109,20 @@ class StopOnSignal(TrainerCallback):
         if number:
             self.received, self.has_stopped = signal.Signals(number), True
         return self.has_stopped
+
+
+def leave_signals_to_the_trainer(loader: Any) -> None:
+    """Let a loader's workers outlive a signal to the process group, of which torch's own handler would let them die.
+
+    Args:
+        loader: a data loader, prepared by accelerate or not, of which no worker has started yet.
+    """
+    plain = getattr(loader, "base_dataloader", loader)
+    plain.worker_init_fn = partial(_start_worker, plain.worker_init_fn)
+
+
+def _start_worker(prepare: Callable[[int], None] | None, worker: int) -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if prepare is not None:
+        prepare(worker)

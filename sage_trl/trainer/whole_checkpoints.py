@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ from sage_trl.trainer.checkpoint_files import (
     seal,
 )
 
+logger = logging.getLogger(__name__)
+
 _STATE_FILE = "trainer_state.json"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.ENOENT)
 # torch and safetensors turn the operating system's error into words of their own.
@@ -48,6 +51,7 @@ class WholeCheckpoints:
     optimizer: Any
     run_identity: dict[str, Any] | None = None
     _is_saving: bool = False
+    _published: Path | None = None
 
     def _get_output_dir(self, trial: Any) -> str:
         run_dir: str = super()._get_output_dir(trial)  # type: ignore[misc]
@@ -62,17 +66,27 @@ class WholeCheckpoints:
         run_dir = Path(self._get_output_dir(trial))
         final = run_dir / f"checkpoint-{self.state.global_step}"
         partial = run_dir / PARTIAL_FOLDER / final.name
-        is_there = self.args.should_save and fault_of(final, hashes=False) is None
+        # An epoch and a step may both ask for it. What an earlier run has left may be damaged, whatever its size.
+        is_there = self.args.should_save and fault_of(final, hashes=final != self._published) is None
         if any(from_all_processes(is_there)):
-            return  # an epoch and a step that both ask for it
+            return
         self._writing(final, lambda: self.make_room(run_dir))
         with self._saving():
             self._writing(final, lambda: super(WholeCheckpoints, self)._save_checkpoint(model, trial), on_all=True)  # type: ignore[misc]
-        if Path(self.state.best_model_checkpoint or "") == partial:
+        if self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = str(final)
         self._writing(final, lambda: self._publish(partial, final))
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(final))
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """The `Trainer`'s, which for a `save_total_limit` of 1 would delete all but the best."""
+        limit = self.args.save_total_limit
+        self.args.save_total_limit = None
+        try:
+            return super()._finalize_training(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.args.save_total_limit = limit
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if not self._is_saving:
@@ -107,7 +121,8 @@ class WholeCheckpoints:
         weights_only = self.args.save_only_model
         seal(partial, step=self.state.global_step, weights_only=weights_only, run=self.run_identity or {})
         publish(partial, final)
-        rotate(final.parent, self.args.save_total_limit, self.state.best_model_checkpoint)
+        self._published = final
+        rotate(final, self.args.save_total_limit, self.state.best_model_checkpoint)
         clear_partial(final.parent)
 
     def _writing(self, final: Path, action: Callable[[], None], *, on_all: bool = False) -> None:
@@ -118,22 +133,34 @@ class WholeCheckpoints:
                 action()
             except Exception as caught:
                 error = caught if isinstance(caught, SageError) else disk_error(caught, final) or caught
+                self._clear_up(final)
+                if self.args.world_size > 1:
+                    # The others may be in a collective that never ends for them, and so never be told.
+                    logger.error("process %d cannot save: %s", self.args.process_index, error)
         told = from_all_processes(None if error is None else str(error))
         failed = [(process, words) for process, words in enumerate(told) if words is not None]
-        if failed and self.args.should_save:
-            shutil.rmtree(final.parent / PARTIAL_FOLDER, ignore_errors=True)
+        if failed:
+            self._clear_up(final)
         if error is not None:
             raise error
         if failed:
             raise MachineError(f"process {failed[0][0]} could not save: {failed[0][1]}")
 
+    def _clear_up(self, final: Path) -> None:
+        if self.args.should_save:
+            shutil.rmtree(final.parent / PARTIAL_FOLDER, ignore_errors=True)
+
     @contextmanager
     def _saving(self) -> Iterator[None]:
+        # With a best step the `Trainer` lets all wait for process 0, for ever if that one has failed.
+        best_step = self.state.best_global_step
+        self.state.best_global_step = None
         self._is_saving = True
         try:
             yield
         finally:
             self._is_saving = False
+            self.state.best_global_step = best_step
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """The `Trainer`'s; the run's own model is written aside, and each file renamed once all are on the disk.

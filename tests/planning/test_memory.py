@@ -12,12 +12,12 @@ from transformers import TrainerCallback
 
 from benchmarks.counting import count_work
 from sage_trl.data.rows import PairCounts
-from sage_trl.errors import RecipeError
+from sage_trl.errors import DataError, RecipeError
 from sage_trl.model_building import build_models
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.parts import part_of
 from sage_trl.planning.memory import plan_memory
-from sage_trl.training import build_trainer, load_rows
+from sage_trl.training import build_trainer, load_rows, training_steps
 from tests.models.stock_checkpoints import save_stock
 
 
@@ -155,6 +155,35 @@ def test_shared_prefixes(stage, checkpoints, recipe):
     shared = check(recipe(**keys, shared_prefix=True))
     assert shared.run.batch[0] == 4
     assert shared.usage.activations < plan_memory(recipe(**keys, shared_prefix=False)).usage.activations
+
+
+def test_the_fullest_batch_of_a_budget_of_tokens(checkpoints, recipe):
+    """The trees of all four groups in one batch, whatever the number of rows, or the largest of them alone."""
+    keys = {"stage": "edpo", "model": str(checkpoints("internvl") / "sfe"), "per_device_train_batch_size": 1}
+    whole = check(recipe(**keys, max_tokens_per_batch=100_000))
+    assert whole.run.batch[0] == 4 and whole.steps == 3
+    tokens = whole.run.batch[1]
+    smallest = plan_memory(recipe(**keys, max_tokens_per_batch=tokens))
+    assert smallest.run.batch == (1, tokens) and smallest.steps == 3 * 4
+    with pytest.raises(DataError, match=f"max_tokens_per_batch is {tokens - 1}, but group .* has {tokens} tokens"):
+        plan_memory(recipe(**keys, max_tokens_per_batch=tokens - 1))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "num_train_epochs": 2.5},
+        {"per_device_train_batch_size": 3, "dataloader_drop_last": True},
+        {"max_tokens_per_batch": 500, "gradient_accumulation_steps": 2},
+        {"max_steps": 7},
+    ],
+)
+def test_steps_are_those_that_the_trainer_takes(keys, recipe):
+    read = recipe(model="tiny", **keys)
+    rows = load_rows(read, read.run.split, PairCounts())
+    trainer = build_trainer(read.training, build_models(read, weights=False), rows, None)
+    *_, expected = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
+    assert training_steps(read.training, trainer.batches_per_epoch()) == expected
 
 
 @pytest.mark.parametrize("optim", ["sgd", "adafactor", "adamw_8bit", "paged_adamw_32bit", "lion_8bit"])

@@ -42,6 +42,17 @@ SFTTrainer.compute_loss = spoiled
 """
 
 
+# As of a full disk, in the second save, when there is a best step.
+FULL_ON_RANK_0 = """
+import errno, os
+from sage_trl.trainer.sfe_trainer import SFETrainer
+save = SFETrainer.save_model
+def full(self, *args, **kwargs):
+    if os.environ["RANK"] == "0" and self.state.global_step == 2:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return save(self, *args, **kwargs)
+SFETrainer.save_model = full
+"""
 # Breaks every image once two steps are done.
 BREAK = """
 from pathlib import Path
@@ -122,6 +133,31 @@ def test_a_killed_worker_of_the_data_loader(dataset, tmp_path):
         assert re.search(said, process.output("stderr")), process.output("stderr")
         assert "Traceback" not in process.output("stderr")
     assert newest_whole(tmp_path / "run")[0] is not None
+
+
+def test_a_signal_to_the_process_group_is_not_for_the_workers(dataset, tmp_path):
+    settings = {"max_steps": 500, "save_steps": 500, "dataloader_num_workers": 1}
+    recipe = write_recipe(tmp_path / "r.yaml", dataset, tmp_path / "run", **settings)
+    with start_warm(with_prelude(f"import os\nos.setpgrp()\n{SLOWLY}", recipe)) as process:
+        until(lambda: "'loss'" in process.output("stderr"), process)
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(PATIENCE) == 143, process.output("stderr")
+        [step] = re.findall(r"stopped by SIGTERM after step (\d+), which is saved", process.output("stderr"))
+    assert newest_whole(tmp_path / "run") == (tmp_path / "run" / f"checkpoint-{step}", {})
+
+
+def test_a_disk_that_fills_up_in_a_save_ends_all_ranks_with_its_error(dataset, tmp_path):
+    settings = {"save_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "loss"}
+    settings |= {"validation_split": "train", "per_device_train_batch_size": 2, "ddp_timeout": 60}
+    recipe = write_recipe(tmp_path / "r.yaml", dataset, tmp_path / "run", **settings)
+    result = run_warm(two_ranks(FULL_ON_RANK_0, recipe))
+    assert result.returncode == 9 and "rank 1 ended with 9" in result.stdout, result.stderr
+    said = "checkpoint-2: cannot be written: [Errno 28] No space left on device"
+    assert re.search(rf"ERROR: process 0 cannot save: .*{re.escape(said)}", result.stderr), result.stderr
+    assert re.search(rf"error: process 0 could not save: .*{re.escape(said)}", result.stderr)
+    assert "Traceback" not in result.stderr
+    assert newest_whole(tmp_path / "run") == (tmp_path / "run" / "checkpoint-1", {})
+    assert not (tmp_path / "run" / ".partial").exists()
 
 
 def test_a_killed_rank_ends_the_other_and_the_checkpoint_stays(dataset, tmp_path):

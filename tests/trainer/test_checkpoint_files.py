@@ -69,24 +69,24 @@ def test_the_order_is_that_of_steps_whatever_the_clock_says(tmp_path):
         os.utime(sealed_checkpoint(tmp_path, step), (1e9 - step, 1e9 - step))
     (tmp_path / "checkpoint-7.broken").mkdir()
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-100", "checkpoint-10", "checkpoint-9"]
-    rotate(tmp_path, 1, None)
+    rotate(tmp_path / "checkpoint-100", 1, None)
     assert names(tmp_path) == {"checkpoint-100", "checkpoint-7.broken"}
 
 
-def test_rotation_keeps_the_best_and_never_deletes_the_only_whole_one(tmp_path):
+def test_rotation_keeps_the_best_the_broken_and_what_has_just_been_published(tmp_path):
     for step in (1, 2, 3, 4):
         sealed_checkpoint(tmp_path, step)
-    for step in (3, 4):
-        (tmp_path / f"checkpoint-{step}" / "model.safetensors").unlink()
-    rotate(tmp_path, 1, None)  # 2 is the newest whole one
+    (tmp_path / "checkpoint-3" / "model.safetensors").unlink()
+    flip(tmp_path / "checkpoint-4" / "model.safetensors")  # all sizes are right
+    rotate(tmp_path / "checkpoint-2", 1, None)
     assert names(tmp_path) == {"checkpoint-2", "checkpoint-3", "checkpoint-4"}
-    sealed_checkpoint(tmp_path, 5)
-    rotate(tmp_path, 1, str(tmp_path / "checkpoint-2"))
-    assert names(tmp_path) == {"checkpoint-2", "checkpoint-3", "checkpoint-4", "checkpoint-5"}
-    rotate(tmp_path, None, None)
+    published = sealed_checkpoint(tmp_path, 5)
+    rotate(published, 2, str(tmp_path / "checkpoint-2"))
+    assert names(tmp_path) == {"checkpoint-2", "checkpoint-3", "checkpoint-5"}
+    rotate(published, None, None)
     assert "checkpoint-2" in names(tmp_path)
-    rotate(tmp_path, 1, None)
-    assert names(tmp_path) == {"checkpoint-3", "checkpoint-4", "checkpoint-5"}
+    rotate(published, 1, None)
+    assert names(tmp_path) == {"checkpoint-3", "checkpoint-5"}
 
 
 def test_a_broken_checkpoint_is_put_aside_for_a_new_one_of_its_step(tmp_path):

@@ -209,7 +209,8 @@ def test_a_missing_reference_model_or_a_foreign_model_is_refused(tiny, tmp_path)
             {"eta": -1.0},
             {"beta": 0.0},
         ),
-        *({"label_smoothing": 0.1}, {"loss_weights": [1.0]}, {"max_length": 64}),
+        *({"label_smoothing": 0.1}, {"label_smoothing_factor": 0.1}),
+        *({"loss_weights": [1.0]}, {"max_length": 64}),
     ],
 )
 def test_options_without_meaning_beside_an_offset_are_refused(tmp_path, option):

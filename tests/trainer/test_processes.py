@@ -62,6 +62,7 @@ RECIPES = {
     ),
 }
 COMPARED = ("loss", "eval_loss", "grad_norm", "rewards/margins", "rewards/accuracies", "delta_entropy/mean", "kl")
+COMPARED += ("entropy", "eval_entropy", "mean_token_accuracy", "eval_mean_token_accuracy")
 
 
 def write_recipe(folder: Path, name: str, keys: dict, **more: object) -> Path:

@@ -120,6 +120,17 @@ def test_the_policy_is_its_own_reference_before_the_first_step(tmp_path):
         trainer.compute_loss(trainer.model, trainer.data_collator(group(7, 1)))
 
 
+def test_the_rows_that_an_epoch_drops_are_read_for_the_next(tmp_path):
+    policy, _, processor = load("internvl", tmp_path / "model")
+    rows = [row for number in range(3) for row in group(number, 1, pairs=1)]
+    options = {"dataloader_drop_last": True, "per_device_train_batch_size": 2, "num_train_epochs": 4}
+    cache = tmp_path / "cache"
+    trainer = make_trainer(policy, None, processor, tmp_path, rows, reference_cache=str(cache), **options)
+    trainer.train()
+    assert trainer.state.global_step == 4 and trainer.args.dataloader_drop_last
+    assert len(stored(cache)) == 2 * len(rows)
+
+
 def test_a_frozen_adapter_is_read_once_too(tmp_path):
     policy, _, processor = load("internvl", tmp_path / "model")
     adapted = add_lora(policy, ["projector", "language_model"], r=2)

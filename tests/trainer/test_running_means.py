@@ -3,6 +3,7 @@
 import pytest
 import torch
 from datasets import Dataset
+from trl import SFTTrainer
 
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.entropy_dpo_trainer import EntropyDPOTrainer
@@ -48,14 +49,37 @@ def test_accumulated_pairs_count_alike_in_unequal_batches(objective, tmp_path):
 @pytest.mark.parametrize("stage", ["sfe", "edpo"])
 def test_the_evaluation_loss_does_not_depend_on_the_batches(stage, tmp_path):
     options = {"objective": "paper"} if stage == "edpo" else {}
-    found = []
+    found, means = [], []
     for size in (7, 5, 2):
         trainer = make_trainer(stage, tmp_path / str(size), per_device_eval_batch_size=size, **options)
         found.append(trainer.evaluate()["eval_loss"])
+        logged = trainer.state.log_history[-1]
+        means.append([logged["eval_entropy"], logged["eval_mean_token_accuracy"]])
     trainer.model.eval()
     with torch.no_grad():
         expected = trainer.compute_loss(trainer.model, rows_of(trainer, *range(7))).item()
     assert found == pytest.approx([expected] * 3, rel=1e-5)
+    assert all(one == pytest.approx(means[0], rel=1e-5) for one in means[1:])
+
+
+def test_the_metrics_of_stage_1_are_those_of_trl_over_the_tokens_of_all_batches(tmp_path):
+    trainer = make_trainer("sfe", tmp_path)
+    trainer.model.train()
+    metrics, names = trainer._metrics["train"], ("entropy", "mean_token_accuracy")
+
+    def by_trl(*indices):
+        SFTTrainer.compute_loss(trainer, trainer.model, rows_of(trainer, *indices))
+        return {name: metrics.pop(name)[0] for name in names}
+
+    whole = by_trl(*range(7))
+    trainer.compute_loss(trainer.model, rows_of(trainer, *range(7)))
+    assert {name: metrics[name] for name in names} == {name: [pytest.approx(whole[name])] for name in names}
+    trainer.log({})
+    for part in (range(5), (5, 6)):
+        trainer.compute_loss(trainer.model, rows_of(trainer, *part))
+    assert {name: metrics[name] for name in names} == {name: [pytest.approx(whole[name])] for name in names}
+    batches = [by_trl(*part)["entropy"] for part in (range(5), (5, 6))]
+    assert sum(batches) / 2 != pytest.approx(whole["entropy"], rel=1e-5)
 
 
 @pytest.mark.parametrize("stage", ["sfe", "edpo"])
@@ -73,5 +97,4 @@ def test_a_filler_counts_nowhere(stage, tmp_path):
     # It takes part in the backward pass all the same, or the others would wait for it.
     gradients = [p.grad for p in trainer.model.parameters() if p.requires_grad]
     assert all(gradient is not None and not gradient.any() for gradient in gradients)
-    if stage == "edpo":
-        assert "rewards/margins" not in trainer._metrics["train"]
+    assert not {"rewards/margins", "entropy", "mean_token_accuracy"} & set(trainer._metrics["train"])

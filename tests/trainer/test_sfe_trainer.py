@@ -137,3 +137,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny, tmp_path):
 def test_options_that_would_do_nothing_are_refused(tmp_path, option):
     with pytest.raises(ValueError, match=next(iter(option))):
         SFEConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **option)
+
+
+def test_label_smoothing_is_for_rows_alone(tmp_path):
+    options = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "label_smoothing_factor": 0.1}
+    with pytest.raises(ValueError, match=r"label_smoothing_factor is 0.1; it shifts labels.*set shared_prefix: false"):
+        SFEConfig(**options)
+    assert SFEConfig(**options, shared_prefix=False).label_smoothing_factor == 0.1

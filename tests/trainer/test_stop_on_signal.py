@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 
@@ -10,26 +11,27 @@ from transformers import TrainerCallback
 
 from sage_trl.errors import StoppedError
 from sage_trl.trainer.checkpoint_files import newest_whole
+from sage_trl.trainer.sfe_trainer import SFETrainer
 from sage_trl.trainer.stop_on_signal import StopOnSignal
 from tests.trainer.test_divergence import make_trainer
 
 
 class SendSignals(TrainerCallback):
-    """Sends signals to this process in the event of that name, once."""
+    """Sends signals to this process in the event of that name, once so many steps are done."""
 
-    def __init__(self, event, *numbers):
-        self.numbers = list(numbers)
+    def __init__(self, event, *numbers, after=0):
+        self.numbers, self.after = list(numbers), after
         setattr(self, event, self.send)
 
-    def send(self, *_args, **_kwargs):
-        while self.numbers:
+    def send(self, _args, state, *_, **_kwargs):
+        while self.numbers and state.global_step >= self.after:
             os.kill(os.getpid(), self.numbers.pop(0))
 
 
-def train(tiny, output_dir, event, *numbers, **options):
+def train(tiny, output_dir, event, *numbers, after=0, **options):
     trainer = make_trainer(tiny, output_dir, **{"max_steps": 6, "save_steps": 4, **options})
     stop = StopOnSignal()
-    trainer.add_callback(SendSignals(event, *numbers))
+    trainer.add_callback(SendSignals(event, *numbers, after=after))
     trainer.add_callback(stop)
     with stop.listening():
         trainer.train()
@@ -73,6 +75,40 @@ def test_an_epoch_that_ends_with_the_signal_saves_once(tiny, tmp_path):
     trainer, _ = train(tiny, tmp_path, "on_epoch_end", signal.SIGTERM, **options)
     assert trainer.state.global_step == 4
     assert newest_whole(tmp_path) == (tmp_path / "checkpoint-4", {})
+
+
+def test_the_checkpoint_of_a_stop_stays_beside_the_best(tiny, tmp_path, monkeypatch):
+    """Nor is the best loaded, for a run that is stopped saves no model."""
+    monkeypatch.setattr(SFETrainer, "_load_whole", lambda *_: pytest.fail("the best was loaded"))
+    options = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "metric_for_best_model": "loss"}
+    options |= {"save_total_limit": 1, "load_best_model_at_end": True, "learning_rate": 0.0}
+    trainer, stop = train(tiny, tmp_path, "on_pre_optimizer_step", signal.SIGTERM, after=4, **options)
+    assert stop.has_stopped and trainer.state.global_step == 5
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
+    assert newest_whole(tmp_path) == (tmp_path / "checkpoint-5", {})
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-5"}
+
+
+def test_in_the_evaluation_before_the_first_step_a_signal_ends_at_once(tiny, tmp_path):
+    options = {"eval_strategy": "steps", "eval_steps": 2, "eval_on_start": True}
+    with pytest.raises(StoppedError, match="SIGTERM before the first step; nothing is lost") as stopped:
+        train(tiny, tmp_path, "on_prediction_step", signal.SIGTERM, **options)
+    assert stopped.value.exit_code == 143
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("of", ["train", "eval", "test"])
+def test_workers_leave_the_signals_to_the_process_that_trains(tiny, tmp_path, of):
+    trainer = make_trainer(tiny, tmp_path, dataloader_num_workers=1, per_device_eval_batch_size=1)
+    arguments = [trainer.eval_dataset] if of == "test" else []
+    batches = iter(getattr(trainer, f"get_{of}_dataloader")(*arguments))
+    next(batches)
+    [worker] = multiprocessing.active_children()
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        os.kill(worker.pid, number)
+    worker.join(0.3)
+    assert worker.is_alive()
+    list(batches)
 
 
 def test_before_the_first_step_a_signal_ends_at_once():

@@ -12,7 +12,7 @@ import pytest
 from transformers import TrainerCallback
 
 from sage_trl.errors import MachineError
-from sage_trl.trainer import whole_checkpoints
+from sage_trl.trainer import checkpoint_files, whole_checkpoints
 from sage_trl.trainer.checkpoint_files import fault_of, newest_whole, read_manifest
 from tests.trainer.test_divergence import make_trainer
 
@@ -43,7 +43,44 @@ def test_the_best_checkpoint_has_its_own_name_and_stays(tiny, tmp_path):
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-1")
     state = json.loads((tmp_path / "checkpoint-3" / "trainer_state.json").read_text())
     assert state["best_model_checkpoint"] == str(tmp_path / "checkpoint-1")
+    assert state["best_global_step"] == 1
     assert {name for name in names(tmp_path) if name.startswith("checkpoint-")} == {"checkpoint-1", "checkpoint-3"}
+
+
+def test_the_end_of_a_run_deletes_nothing(tiny, tmp_path):
+    """The `Trainer`'s own, for a limit of 1, deletes all but the best."""
+    (tmp_path / "checkpoint-3.broken").mkdir()
+    options = {"eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "loss", "save_total_limit": 1}
+    trainer = make_trainer(tiny, tmp_path, max_steps=2, learning_rate=0.0, **options)
+    trainer.train()
+    assert newest_whole(tmp_path) == (tmp_path / "checkpoint-2", {})
+    expected = {"checkpoint-1", "checkpoint-2", "checkpoint-3.broken"}
+    assert {name for name in names(tmp_path) if name.startswith("checkpoint-")} == expected
+    assert trainer.args.save_total_limit == 1
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_damaged_checkpoint_of_the_right_size_is_replaced(tiny, tmp_path, limit):
+    make_trainer(tiny, tmp_path, max_steps=2).train()
+    weights = tmp_path / "checkpoint-2" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    whole, broken = newest_whole(tmp_path)
+    assert whole == tmp_path / "checkpoint-1" and list(broken) == [tmp_path / "checkpoint-2"]
+    make_trainer(tiny, tmp_path, max_steps=2, save_total_limit=limit).train(resume_from_checkpoint=str(whole))
+    assert newest_whole(tmp_path) == (tmp_path / "checkpoint-2", {})
+    assert (tmp_path / "checkpoint-2.broken" / "model.safetensors").read_bytes() == content
+    assert (tmp_path / "checkpoint-1").exists() == (limit == 2)
+
+
+def test_an_epoch_and_a_step_that_ask_for_the_same_checkpoint_write_it_once(tiny, tmp_path, monkeypatch):
+    trainer = make_trainer(tiny, tmp_path, max_steps=1)
+    trainer.train()
+    written = (tmp_path / "checkpoint-1" / "sage_manifest.json").stat().st_mtime_ns
+    monkeypatch.setattr(checkpoint_files, "_changed", lambda *_: pytest.fail("it was read once more"))
+    trainer._save_checkpoint(trainer.model, None)
+    assert (tmp_path / "checkpoint-1" / "sage_manifest.json").stat().st_mtime_ns == written
 
 
 class DiskFillsUp(TrainerCallback):
