@@ -29,7 +29,10 @@ _DECLARED = re.compile(
     rf"{_LINK}*|(?:\b(?:option|choice)\b|选项){_LINK}+)\s*{_LETTER}(?!\s*\?)"
 )
 _DECLARED_SMALL = re.compile(rf"\b[Aa]nswer\s*(?:is\b|:)[\s:]*\(?(?P<letter>[a-z])\)?{_END}", re.MULTILINE)
-_GOOD = r"(?:the\s+)?(?:(?:most|more)\s+)?(?:correct|right|true|best|accurate|likely|plausible|appropriate|answer)\b"
+_GOOD = (
+    r"(?:(?:the|my)\s+)?(?:(?:most|more)\s+)?"
+    r"(?:correct|right|true|best|accurate|likely|plausible|appropriate|answer|choice)\b"
+)
 _CALLED_RIGHT = re.compile(
     rf"{_LETTER}(?:\s+(?:is\s+(?:clearly\s+)?{_GOOD}|would\s+be\s+{_GOOD}(?!(?:\s+\w+)?\s+(?:for|if|only)\b)"
     r"|(?:fits|matches)\s+(?:best|better)\b|best\s+(?:fits|matches|describes)\b)|\s*(?:选项)?\s*是?(?:正确|对的))"
@@ -44,15 +47,18 @@ _OPENING = re.compile(
 _OPENING_SMALL = re.compile(r"\A\s*\(?(?P<letter>[a-z])(?:\)|(?=[.:]\s)|(?=[.:]?\s*\Z))")
 _AFTER_STOP = re.compile(rf"(?:(?<=[.!?:;,]\s)|(?<=\bbut\s))(?P<letter>[A-Z]){_END}", re.MULTILINE)
 _AFTER_WORD = re.compile(
-    r"(?:\b(?i:is|it's|be|so|thus|hence|therefore|leaves|actually|definitely|clearly|probably|likely|perhaps|maybe|second\s+thought|matches"
-    r"|corresponds\s+to|(?:described|classified|identified)\s+as)\s+|(?<!不)是\s*)"
+    r"(?:\b(?i:is|it's|be|so|thus|hence|therefore|leaves|actually|definitely|clearly|probably|likely|perhaps|maybe|matches"
+    r"|second\s+thought|corresponds\s+to|(?:described|classified|identified)\s+as)\s+|(?<!不)是\s*)"
     rf"(?P<letter>[A-Z]){_END}",
     re.MULTILINE,
 )
 
 # Labelled: a letter beside what it stands for. "option A" inside a sentence and "(unlike A)" are mentions.
 _IN_BRACKETS = re.compile(r"\((?P<letter>[A-Z])\)")
-_NAMED_OPTION = re.compile(rf"(?i:\b(?:option|choice)\s+|选项\s*)\(?(?P<letter>[A-Za-z])\)?{_END}", re.MULTILINE)
+_NAMED_OPTION = re.compile(
+    rf"(?i:\b(?:option|choice)\s+|选项\s*)\(?(?P<letter>[A-Za-z])\)?(?:{_END}|(?=\s+(?:matches|fits|describes)\b))",
+    re.MULTILINE,
+)
 
 _LIST_LINE = re.compile(r"^[^\S\n]*(?:[^\w\s(]+[^\S\n]*)?(?:(?i:option)\s+)?\(?([A-Z])\)?\s*[.:;,)–—-]\s*\S")
 _ONE = r"(?:(?i:option|choice)\s+)?\(?[A-Z]\)?"
