@@ -16,8 +16,8 @@ from sage_trl.trainer.sfe_config import SFEConfig
 class SFETrainer(ReliableTraining, FactTrainerMixin, SFTTrainer):
     """`SFTTrainer` on test/reference pairs with fact sentences.
 
-    Only the collator, the trainable parts, the fusion's learning rate and the metrics, which are means over tokens, differ
-    from TRL; the loss is TRL's cross-entropy on the best answer a_1.
+    Only the collator, the trainable parts, the fusion's learning rate and the metrics, which are means over tokens,
+    differ from TRL; the loss is TRL's cross-entropy on the best answer a_1.
 
     Args:
         model: a fact-enhanced model, in a PEFT wrapper made by `add_lora` or not.
