@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from threading import Thread
 from types import FrameType
 from typing import Any
 
@@ -118,11 +120,22 @@ def leave_signals_to_the_trainer(loader: Any) -> None:
         loader: a data loader, prepared by accelerate or not, of which no worker has started yet.
     """
     plain = getattr(loader, "base_dataloader", loader)
-    plain.worker_init_fn = partial(_start_worker, plain.worker_init_fn)
+    plain.worker_init_fn = partial(_start_worker, os.getpid(), plain.worker_init_fn)
 
 
-def _start_worker(prepare: Callable[[int], None] | None, worker: int) -> None:
+def _start_worker(trainer: int, prepare: Callable[[int], None] | None, worker: int) -> None:
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # macOS has none
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        Thread(target=_end_with, args=(trainer,), daemon=True).start()
     if prepare is not None:
         prepare(worker)
+
+
+def _end_with(trainer: int) -> None:
+    """End this process by a SIGTERM of the one that trains, which so ends workers that it leaves behind."""
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != trainer:
+        pass
+    os._exit(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 
 import pytest
 from transformers import TrainerCallback
@@ -104,11 +105,22 @@ def test_workers_leave_the_signals_to_the_process_that_trains(tiny, tmp_path, of
     batches = iter(getattr(trainer, f"get_{of}_dataloader")(*arguments))
     next(batches)
     [worker] = multiprocessing.active_children()
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        os.kill(worker.pid, number)
+    for number in ("TERM", "USR1", "INT", "TERM"):
+        subprocess.run(["kill", f"-{number}", str(worker.pid)], check=True)
     worker.join(0.3)
     assert worker.is_alive()
     list(batches)
+
+
+def test_workers_end_when_the_process_that_trains_does(tiny, tmp_path):
+    """At its exit it sends SIGTERM to persistent workers, and waits for their end."""
+    options = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    batches = iter(make_trainer(tiny, tmp_path, **options).get_train_dataloader())
+    next(batches)
+    [worker] = multiprocessing.active_children()
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
 
 
 def test_before_the_first_step_a_signal_ends_at_once():
