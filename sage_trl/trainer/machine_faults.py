@@ -33,6 +33,9 @@ def machine_faults() -> Iterator[None]:
     except (RuntimeError, OSError) as error:
         words = str(error).splitlines()[0] if str(error) else type(error).__name__
         remedy = "the same command with --resume goes on from the newest whole checkpoint"
+        if isinstance(error, ConnectionError):
+            # Of a worker that was killed while it handed over a batch, torch may not know yet that it is dead.
+            words = f"DataLoader worker is gone: {words}"
         if "DataLoader worker" in words:
             remedy = f"lower dataloader_num_workers if memory ran out; {remedy}"
         elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
