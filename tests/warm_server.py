@@ -16,6 +16,7 @@ import runpy
 import struct
 import sys
 import threading
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def load(libraries: Iterable[str]) -> None:
     for name in libraries:
         importlib.import_module(name)
     gc.freeze()  # collecting would copy the pages that the processes share
+    for finalizer in weakref.finalize._registry:
+        finalizer.atexit = False  # each copy would unregister every operator of torch in its last tenth of a second
 
 
 def serve(replies: int, libraries: Iterable[str]) -> None:

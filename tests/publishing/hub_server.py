@@ -107,6 +107,7 @@ def running_hub() -> Iterator[FakeHub]:
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and content go out in two writes
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
