@@ -132,7 +132,8 @@ Smaller photos take less.
 A cell says what one GPU holds, what the GPUs share (`ddp`: nothing; `fsdp2`: weights, gradients, optimizer state) and
 the rows per GPU. Where the recipes' {BATCHES[0]} rows do not fit, {BATCHES[1]} is tried, for which
 `gradient_accumulation_steps` makes up. `no` says what the least would take. 80 GB is 80 x 10^9 bytes, so that some
-5 GiB of such a GPU are left for what is not counted: workspaces, the allocator's fragments, the CUDA context, NCCL.
+5 GiB of such a GPU (1.6 GiB of one of 24 GB) are left for what is not counted: workspaces, the allocator's fragments,
+the CUDA context, NCCL.
 
 Seconds are the counted operations of a step of {ROWS_A_STEP} rows, the reference's and recomputed ones included, at an
 assumed {ASSUMED_UTILISATION:.0%} of the vendor's dense bf16 rate ({RATES}).

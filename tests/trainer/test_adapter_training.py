@@ -81,8 +81,13 @@ def logged(trainer, key):
     return [entry[key] for entry in trainer.state.log_history if key in entry]
 
 
-@pytest.mark.parametrize("name", BUILDERS)
-@pytest.mark.parametrize("load_in_4bit", [False, True])
+@pytest.mark.parametrize(
+    ("name", "load_in_4bit"),
+    [
+        *((name, False) for name in BUILDERS),
+        *(pytest.param(name, True, marks=() if name == "internvl" else pytest.mark.soak) for name in BUILDERS),
+    ],
+)
 def test_both_stages_learn_on_adapters(name, load_in_4bit, tmp_path):
     first, before = train_stage_one(tmp_path, name, load_in_4bit=load_in_4bit)
     assert logged(first, "loss")[-1] < logged(first, "loss")[0]
