@@ -9,7 +9,7 @@ from typing import Any
 
 from sage_trl.judge.arguments import JUDGEMENT_TOKENS
 from sage_trl.judge.criteria import CriterionScores
-from sage_trl.lexicon import cell_of, has_place, place_phrase
+from sage_trl.lexicon import UNKNOWN_PLACE, cell_of, has_place, place_phrase
 from sage_trl.llm_client.replies import UnreadableError, read_json
 from sage_trl.llm_client.request import ChatRequest, ImageFile, Message
 from sage_trl.records import Defect, Inspection, Question
@@ -122,7 +122,7 @@ def _ground_truth(inspection: Inspection, question: Question) -> str:
 
 
 def _in_words(defect: Defect) -> str:
-    where = place_phrase(cell_of(defect.box)) if has_place(defect.box) else "in a place that is not known"
+    where = place_phrase(cell_of(defect.box)) if has_place(defect.box) else UNKNOWN_PLACE
     return f"{defect.type} {where}"
 
 

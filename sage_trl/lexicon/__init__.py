@@ -5,6 +5,7 @@ from sage_trl.lexicon.names import readable_category, readable_type
 from sage_trl.lexicon.places import (
     CELLS,
     HALVES,
+    UNKNOWN_PLACE,
     WHOLE,
     cell_of,
     edge_of,
@@ -24,6 +25,7 @@ __all__ = [
     "GOOD_PART",
     "HALVES",
     "KNOWN_TYPES",
+    "UNKNOWN_PLACE",
     "WHOLE",
     "DefectTerms",
     "Reading",

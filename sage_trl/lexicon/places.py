@@ -7,6 +7,8 @@ from collections.abc import Iterable
 Box = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 """The box of a defect whose place nothing tells."""
+UNKNOWN_PLACE = "in a place that is not known"
+"""What language models are told of it."""
 
 # Name -> (column, row) of the 3x3 grid, and the phrase that follows a verb.
 CELLS: dict[str, tuple[int, int]] = {

@@ -40,14 +40,14 @@ class BalancedLoading:
 
         Every process must call it.
         """
-        plan = self._plan(self.train_dataset, self.args.train_batch_size, is_training=True)
+        plan = self._training_plan()
         if plan is None or plan.processes == 1:
             return None
         return imbalance(islice(plan.steps(0), STEPS_LOOKED_AT))
 
     def batches_per_epoch(self) -> int:
         """Batches that each process has in an epoch. Every process must call it."""
-        plan = self._plan(self.train_dataset, self.args.train_batch_size, is_training=True)
+        plan = self._training_plan()
         if plan is not None:
             return len(plan)
         rows, rows_per_step = len(self.train_dataset), self.args.train_batch_size * self.accelerator.num_processes
@@ -55,7 +55,7 @@ class BalancedLoading:
 
     def fullest_batch(self) -> Any:
         """The rows of the largest batch that `max_tokens_per_batch` makes, which make one batch by themselves too."""
-        plan = self._plan(self.train_dataset, self.args.train_batch_size, is_training=True)
+        plan = self._training_plan()
         assert plan is not None
         fullest = max((share for shares in plan.steps(0) for share in shares), key=load)
         return self.train_dataset.select(sorted(row for piece in fullest for row in piece.rows))
@@ -99,6 +99,9 @@ class BalancedLoading:
             process_index=0,
             put_on_device=self.accelerator.device_placement,
         )
+
+    def _training_plan(self) -> StepPlan | None:
+        return self._plan(self.train_dataset, self.args.train_batch_size, is_training=True)
 
     def _plan(self, dataset: Any, batch_size: int, *, is_training: bool) -> StepPlan | None:
         """None where the stock `Trainer` does as well."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from sage_trl.data.authoring.questions import Asked, Probe
 from sage_trl.data.authoring.scenes import Scene
-from sage_trl.lexicon import places_in_words
+from sage_trl.lexicon import UNKNOWN_PLACE, places_in_words
 from sage_trl.llm_client.request import ChatRequest, ImageFile, Message
 from sage_trl.records import Defect, Level
 
@@ -161,5 +161,5 @@ def _in_words(kind: str, regions: Sequence[Defect]) -> str:
     several = f" in {len(regions)} regions," if len(regions) > 1 else ""
     shares = [region.share for region in regions if region.share is not None]
     size = f", {sum(shares):.1%} of the part" if len(shares) == len(regions) else ""
-    where = places_in_words(region.box for region in regions) or "in a place that is not known"
+    where = places_in_words(region.box for region in regions) or UNKNOWN_PLACE
     return f"{kind}{several} {where}{size}"
