@@ -20,6 +20,7 @@ from sage_trl.models.fusion_settings import FUSION_SETTINGS
 from sage_trl.models.tiny import TinySize
 from sage_trl.preferences.entropy import EntropyKind
 from sage_trl.preferences.selection import PairChoice
+from sage_trl.recipe_numbers import number_fault
 from sage_trl.records import Turns
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.sfe_config import SFEConfig
@@ -144,12 +145,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         training = config_class(**settings)
     except (ValueError, TypeError, ImportError) as error:
-        raise RecipeError(f"{path}: {error}\n  remedy: mend the recipe's training arguments") from None
+        remedy = "mend the recipe's training arguments"
+        if "bf16" in str(error) or "fp16" in str(error):
+            remedy = "without a GPU, set use_cpu: true and bf16: false"
+        raise RecipeError(f"{path}: {error}\n  remedy: {remedy}") from None
     return Recipe(run, training, checked)
 
 
 def _check_keys(values: Mapping[str, Any], types: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The values as the keys' types; all faults are told in one error."""
+    """The values as the keys' types, numbers in their ranges; all faults are told in one error."""
     checked: dict[str, Any] = {}
     faults: list[str] = []
     for key, value in values.items():
@@ -160,6 +164,10 @@ def _check_keys(values: Mapping[str, Any], types: Mapping[str, Any], source: str
             checked[key] = check_type(key, value, types[key], source)
         except RecipeError as error:
             faults.append(str(error))
+            continue
+        fault = number_fault(key, checked[key], source)
+        if fault is not None:
+            faults.append(fault)
     faults += [
         f"{source}: {key!r} is missing\n  remedy: set it in the recipe or with --{key}"
         for key in ("model", "dataset", "output_dir")

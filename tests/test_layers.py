@@ -16,7 +16,7 @@ LAYERS = [
     {"preferences", "models", "run_record"},
     {"data"},
     {"judge", "facts", "review"},
-    {"trainer", "evaluation"},
+    {"trainer", "evaluation", "recipe_numbers"},
     {"recipe", "publishing", "reporting"},
     {"model_building", "recording", "run_folder"},
     {"resuming"},

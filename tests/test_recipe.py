@@ -82,6 +82,13 @@ def test_overrides_win_and_are_read_as_yaml(write):
         ({"packing": True}, ["packing", "unpacked"]),
         ({"stage": "edpo", "eta": float("nan")}, ["'eta'", "nan"]),
         ({7: "x"}, ["7", "not a word"]),
+        ({"learning_rate": -1}, ["learning_rate is -1.0", "0 or more"]),
+        ({"max_steps": -5}, ["max_steps is -5", "-1 to train by epochs"]),
+        ({"max_steps": 0}, ["max_steps is 0"]),
+        ({"num_selected_patches": 0}, ["num_selected_patches is 0", "1 or more"]),
+        ({"gradient_accumulation_steps": 0}, ["gradient_accumulation_steps is 0"]),
+        ({"lora_r": 4, "lora_dropout": 1.0}, ["lora_dropout is 1.0", "not including 1"]),
+        ({"num_train_epochs": 0, "faccts": 1}, ["num_train_epochs is 0", "'faccts'"]),
     ],
 )
 def test_faults_name_key_value_and_remedy(write, change, words):
@@ -91,6 +98,15 @@ def test_faults_name_key_value_and_remedy(write, change, words):
     assert "remedy:" in message
     for word in words:
         assert word in message
+
+
+def test_a_machine_without_a_gpu_is_told_which_keys_to_set(write):
+    with pytest.raises(RecipeError, match="remedy: without a GPU, set use_cpu: true and bf16: false"):
+        load_recipe(write({**MINIMAL, "use_cpu": False, "bf16": True}))
+
+
+def test_by_epochs_is_a_number_of_steps_too(write):
+    assert load_recipe(write(**MINIMAL, max_steps=-1)).training.max_steps == -1
 
 
 @pytest.mark.parametrize("words", [["1e-3"], ["--"], ["--seed", "1", "2"]])

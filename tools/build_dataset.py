@@ -63,7 +63,7 @@ def _parse() -> argparse.Namespace:
         "--root", type=Path, help="directory of the source's files; for datasets, also a file or a name on the hub"
     )
     parser.add_argument("--output", type=Path, help="dataset directory to write, or to publish")
-    parser.add_argument("--seed", type=seed_number, default=0)
+    parser.add_argument("--seed", type=seed_number, default=0, help="of all that is drawn, default 0")
     parser.add_argument(
         "--groups",
         nargs="+",

@@ -31,6 +31,8 @@ RECIPES = REPOSITORY / "recipes" / "demo"
 CONTROLLED_STAGE = "sfe"
 FIRST_STAGES = ("sft", "sfe")
 REPORT_FILE = "report.html"
+# A tiny model's step takes as long for 64 short answers as for more: what costs time is the number of steps.
+BATCH_SIZE = 256
 TEST_SPLITS = ("test", "unseen")
 
 
@@ -95,7 +97,7 @@ def evaluation_steps(dataset: Path, output: Path, evaluation: Path, splits: Sequ
 
     def command(stages: Sequence[str], settings: Sequence[str], *more: str) -> tuple[str, ...]:
         models = [str(output / stage) for stage in stages]
-        to = ("--output", str(evaluation), "--judge", "rule")
+        to = ("--output", str(evaluation), "--judge", "rule", "--batch-size", str(BATCH_SIZE))
         selected = ("--setting", *settings, "--split", *splits)
         return ("evaluate.py", "--model", *models, "--dataset", str(dataset), *selected, *to, *more)
 

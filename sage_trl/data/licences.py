@@ -12,6 +12,15 @@ _FREE = re.compile(
 _HUB_IDS = {"cc0-1.0", "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "pddl", "odc-by", "odbl"}
 _HUB_IDS |= {f"cc-by{kind}-{version}" for kind in ("", "-nc", "-sa", "-nc-sa") for version in ("2.0", "3.0", "4.0")}
 
+# Of sources that cannot know it.
+NOT_STATED = "not stated: give it with --licence"
+_NO_LICENCE = {"", "unknown", "none", "?", "n/a", "tbd", NOT_STATED}
+
+
+def is_named(licence: str) -> bool:
+    """Whether the text names a licence at all."""
+    return licence.strip().lower() not in _NO_LICENCE
+
 
 def may_redistribute(licence: str) -> bool:
     """Whether a licence is known to allow passing images on, at least for non-commercial use.

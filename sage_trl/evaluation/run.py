@@ -67,6 +67,7 @@ def _run(options: EvaluationOptions, processes: Processes) -> Results:
         )
     refuse_other_dataset(options.output, options.dataset)
     directory = read_ad_pl(options.dataset)
+    directory.select(splits=options.splits)  # a split that is not there is told before models are loaded
     tell = _teller(options.quiet or not processes.is_first)
     if dataset_has_changed(options.output, directory.info.sha256):
         tell(

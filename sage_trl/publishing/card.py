@@ -11,7 +11,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sage_trl.errors import DataError
-from sage_trl.evaluation.report import LEVEL_NAMES, percent
+from sage_trl.evaluation.report import LEVEL_NAMES, count_notes, percent
 from sage_trl.evaluation.results_files import Results
 from sage_trl.run_record import RunRecord
 
@@ -184,6 +184,7 @@ def _judge_wording(stages: Sequence[RunRecord]) -> str:
 class _ResultsTable:
     columns: list[str]
     rows: list[list[str]]
+    notes: list[str]
     has_rule_scores: bool
 
 
@@ -199,7 +200,8 @@ def _results(results: Results, model_name: str) -> _ResultsTable:
     scores = [name for name in SCORE_NAMES if any(entry.get(name) for _, _, entry in entries)]
     figures = ["accuracy", "95%", *LEVEL_NAMES.values(), "macro", "Acc-G", "majority", "unreadable", "questions"]
     rows = [[_cell(model), _cell(setting), *_figures(entry, scores)] for model, setting, entry in entries]
-    return _ResultsTable(["model", "setting", *figures, *scores], rows, "mle_rule" in scores)
+    columns = ["model", "setting", *figures, *scores]
+    return _ResultsTable(columns, rows, [_cell(note) for note in count_notes(ordered)], "mle_rule" in scores)
 
 
 def _figures(entry: Mapping[str, Any], scores: Sequence[str]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from sage_trl.data.licences import NOT_STATED
 from sage_trl.storage import file_sha256, read_json, write_json
 
 Expected = tuple[str, int | None]
@@ -241,7 +242,7 @@ def wrong_counts(root: Path, rng: random.Random) -> Expected:
 def no_licence(root: Path, rng: random.Random) -> Expected:
     info = read_json(root / "dataset.json")
     if rng.random() < 0.5:
-        info["licence"] = "unknown"
+        info["licence"] = rng.choice(["unknown", NOT_STATED])
     else:
         info["sources"].pop(rng.choice(list(info["sources"])))
     write_json(root / "dataset.json", info)

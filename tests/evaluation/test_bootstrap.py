@@ -54,6 +54,12 @@ def test_one_unit_has_no_interval() -> None:
     assert bootstrap_intervals(counts_of(np.array([3]), np.array([4])), figures_of) == {}
 
 
+@pytest.mark.parametrize("right", [0, 3, 5])
+def test_a_few_units_that_agree_have_no_interval(right: int) -> None:
+    # Three pictures of which two answers in five are right do not tell that all are so.
+    assert "accuracy" not in bootstrap_intervals(counts_of(np.full(3, right), np.full(3, 5)), figures_of)
+
+
 def test_a_figure_that_hangs_on_one_of_few_units_has_no_interval() -> None:
     counts = counts_of(np.array([3, 4, 2]), np.array([5, 5, 5]))
     counts[0, [2, 3]] = [1, 2]  # only the first unit has questions whose answer is no
@@ -84,7 +90,8 @@ def coverage(
             counts = counts_of(single, np.ones(len(single)))
         intervals = bootstrap_intervals(counts, figures_of, seed=run, draws=400)
         for place, (name, truth) in enumerate((("accuracy", true_accuracy), ("acc_g", true_acc_g))):
-            held[place] += intervals[name][0] <= truth <= intervals[name][1]
+            low, high = intervals.get(name, (np.nan, np.nan))  # no interval holds nothing
+            held[place] += low <= truth <= high
     return float(held[0] / runs), float(held[1] / runs)
 
 

@@ -88,6 +88,12 @@ def test_the_evaluation_table_puts_this_model_first():
         render_card(CardFacts("me/x", run_record(), PROMPTING, results=results, model_name="other"))
 
 
+def test_the_card_tells_that_only_some_groups_were_asked():
+    results = {"sfe": {"one_shot": FIGURES | {"limit": 3}}}
+    card = render_card(CardFacts("me/x", run_record(), PROMPTING, results=results, model_name="sfe"))
+    assert "\n\n- sfe, one_shot: only the first 3 groups of the split were asked (--limit)\n" in card
+
+
 def test_a_model_without_a_record_says_so():
     card = render_card(CardFacts("me/x", None, PROMPTING))
     assert "No record of the training was kept" in card

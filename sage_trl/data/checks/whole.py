@@ -9,6 +9,7 @@ from pathlib import Path
 from sage_trl.data.checks.findings import Finding, error, from_exception, warning
 from sage_trl.data.checks.rows import GroupNote, validate
 from sage_trl.data.dataset import INFO_FILE, ROWS_FILE, DatasetInfo
+from sage_trl.data.licences import is_named
 from sage_trl.errors import DataError
 from sage_trl.storage import file_sha256, read_json
 
@@ -16,7 +17,6 @@ from sage_trl.storage import file_sha256, read_json
 MAX_MAJORITY = 0.9
 MIN_QUESTIONS = 20
 MIN_GROUPS = 10
-_NO_LICENCE = {"", "unknown", "none", "?", "n/a", "tbd"}
 
 
 def read_info(root: Path, findings: list[Finding]) -> tuple[DatasetInfo | None, str | None]:
@@ -47,11 +47,11 @@ def info_faults(info: DatasetInfo, groups: Sequence[GroupNote], root: Path) -> I
         remedy = "build the dataset anew, or correct the counts"
         yield error("splits", path, f"the rows give {splits}", remedy, field="splits", value=info.splits)
     remedy = "name the licence under which the images may be used"
-    if info.licence.strip().lower() in _NO_LICENCE:
+    if not is_named(info.licence):
         yield warning("licence", path, "no licence is named", remedy, field="licence", value=info.licence)
     for name in sorted({group.dataset for group in groups if group.dataset is not None}):
         licence = info.sources.get(name)
-        if licence is None or licence.strip().lower() in _NO_LICENCE:
+        if licence is None or not is_named(licence):
             problem = f"no licence is named for source {name!r}"
             yield warning("licence", path, problem, remedy, field=f"sources.{name}", value=licence)
 

@@ -29,6 +29,7 @@ import datasets
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
 from sage_trl.data.faults import FaultList
+from sage_trl.data.licences import NOT_STATED
 from sage_trl.data.sources.base import PHOTO_OPTIONS, Part, SourceOptions, root_of
 from sage_trl.data.sources.photo_parts import photo_parts
 from sage_trl.data.sources.photos import GOOD_FOLDERS, NORMAL, Photo, check_inside
@@ -46,7 +47,7 @@ class DatasetsSource:
     """Reads the rows of a dataset that the library `datasets` can load."""
 
     name = "datasets"
-    licence = "not stated: give it with --licence"
+    licence = NOT_STATED
     uses = PHOTO_OPTIONS | {"category", "columns", "config"}
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sage_trl.data.faults import FaultList
+from sage_trl.data.licences import NOT_STATED
 from sage_trl.data.sources.base import PHOTO_OPTIONS, Part, SourceOptions, root_of
 from sage_trl.data.sources.photo_parts import photo_parts
 from sage_trl.data.sources.photos import (
@@ -38,7 +39,7 @@ class FolderSource:
     """Reads a folder of folders."""
 
     name = "folder"
-    licence = "not stated: give it with --licence"
+    licence = NOT_STATED
     uses = PHOTO_OPTIONS | {"category"}
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:

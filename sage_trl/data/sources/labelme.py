@@ -29,6 +29,7 @@ from pydantic import Field, StringConstraints
 
 from sage_trl.data.faults import FaultList
 from sage_trl.data.images import read_size
+from sage_trl.data.licences import NOT_STATED
 from sage_trl.data.masks import Region
 from sage_trl.data.sources.base import PHOTO_OPTIONS, Part, SourceOptions, root_of
 from sage_trl.data.sources.json_entries import Entry, json_files, parse_entry
@@ -64,7 +65,7 @@ class LabelmeSource:
     """Reads photos and their labelme files."""
 
     name = "labelme"
-    licence = "not stated: give it with --licence"
+    licence = NOT_STATED
     uses = PHOTO_OPTIONS | {"category"}
 
     def parts(self, options: SourceOptions) -> Iterator[Part]:
