@@ -74,14 +74,8 @@ def with_prelude(prelude: str, command: Sequence[str]) -> list[str]:
 
 
 def expect_many(environment: Mapping[str, str]) -> None:
-    """Keep the libraries that read `HF_*` variables loaded for processes with this environment, too.
-
-    Raises:
-        ValueError: they are for another one already.
-    """
-    if _server_for(environment) is None:
-        if len(_ENVIRONMENTS) == 2:
-            raise ValueError("there is one server for an environment that is not this process's own")
+    """Keep the libraries that read `HF_*` variables loaded for processes with this environment, too: one, the first."""
+    if len(_ENVIRONMENTS) == 1:
         _ENVIRONMENTS.append(dict(environment))
 
 

@@ -40,6 +40,8 @@ def hub_environment(url: str, home: Path | None = None, **changes: str | None) -
     """
     without = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_XET")
     kept = {name: value for name, value in os.environ.items() if name not in without and "proxy" not in name.lower()}
+    # Trainings in this process set them.
+    kept = {name: value for name, value in kept.items() if not name.startswith("ACCELERATE_")}
     ours = {"HF_ENDPOINT": url, "HF_TOKEN": TOKEN, "HF_HOME": str(home / "hf_home" if home else place().home)}
     ours |= {"PYTHONPATH": str(REPOSITORY), "HF_HUB_DISABLE_TELEMETRY": "1"}
     if home is None:
