@@ -105,8 +105,8 @@ def test_the_real_path_and_the_python_code_run(photos, stock, workplace, hub):
         if tool == "publish.py":
             settings = hub_environment(hub.url, workplace, PATH=settings["PATH"])
         program = {"python": [], "accelerate": [Path(sys.executable).with_name("accelerate")]}[arguments[0]]
-        if command in launched[2:]:
-            # The launcher takes a quarter of a minute, and starts them as it has started those before.
+        if command in launched[1:]:
+            # The launcher takes a quarter of a minute, and starts them as it has started the first.
             program, arguments = [], arguments[arguments.index("launch") :]
         result = run_warm([sys.executable, *program, *arguments[1:]], cwd=workplace, env=settings)
         assert result.returncode == 0, f"{shlex.join(arguments)}\n{result.stderr}"

@@ -118,9 +118,9 @@ def test_the_tool_checks_a_recipe(recipe: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("token", "said"), [(None, "there is no token"), ("hf_wrong", "401"), ("right", "")])
-def test_access_to_the_hub(recipe: Path, tmp_path: Path, token: str | None, said: str) -> None:
+def test_access_to_the_hub(recipe: Path, token: str | None, said: str) -> None:
     with running_hub() as hub:
         changes = {} if token == "right" else {"HF_TOKEN": token}
-        result = run(recipe, "--push_to_hub", "--quiet", env=hub_environment(hub.url, tmp_path, **changes))
+        result = run(recipe, "--push_to_hub", "--quiet", env=hub_environment(hub.url, **changes))
     assert result.returncode == (2 if said else 0), result.stderr
     assert said in result.stdout and "hf_wrong" not in result.stdout + result.stderr

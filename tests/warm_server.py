@@ -1,7 +1,11 @@
 """The processes that tests/warm.py forks: they have the heavy libraries, and their copies become what is asked for.
 
-`warm_server.py PLAIN HUB`: file descriptors of two sockets. On each a server of its own answers until it is closed;
-that of HUB is a copy of the other, and loads `HUB_LIBRARIES` when it is first asked.
+`warm_server.py PLAIN HUB...`: file descriptors of sockets. On each a server of its own answers until it is closed;
+those of HUB are copies of the other. Each loads `HUB_LIBRARIES` and our modules when it is first asked, in the
+environment of that request.
+
+A request is a line of JSON: what `become` takes, answered by the process's id; or the id of such a process as `wait`,
+answered by its exit code once it has ended.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import random
 import runpy
 import struct
@@ -21,29 +26,35 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-REPLY = struct.Struct("q")  # first the process, then its exit code
+import sage_trl
+
+REPLY = struct.Struct("q")
 # Huge, and indifferent to the environment.
 PLAIN_LIBRARIES = (
     *("torch._inductor.compile_fx", "torch.distributed.tensor", "bitsandbytes", "sklearn", "scipy.optimize", "pandas"),
     *("pyarrow.dataset", "pydantic", "rich.progress", "openai", "PIL.Image", "tokenizers", "safetensors.torch"),
     *("httpx2", "trio", "truststore", "yaml", "jinja2", "fsspec", "multiprocess", "xxhash", "configparser"),
 )
-# These read HF_* variables while they are imported.
-HUB_LIBRARIES = ("peft", "trl", "datasets", "sage_trl.training", "sage_trl.evaluation.run")
+# These read HF_* variables while they are imported; after them come all modules of ours.
+HUB_LIBRARIES = ("peft", "trl", "datasets")
 
 
 def main() -> None:
-    """Load the libraries once and become two servers."""
-    plain, hub = map(int, sys.argv[1:])
+    """Load the libraries once and become the servers."""
+    ends = list(map(int, sys.argv[1:]))
     load(PLAIN_LIBRARIES)
-    other = os.fork()
-    if other == 0:
-        os.close(plain)
-        serve(hub, HUB_LIBRARIES)
-    else:
-        os.close(hub)
-        serve(plain, ())
-        os.waitpid(other, 0)
+    mine, copies = ends[0], []
+    for end in ends[1:]:
+        copies.append(os.fork())
+        if copies[-1] == 0:
+            mine, copies = end, []
+            break
+    for end in ends:
+        if end != mine:
+            os.close(end)
+    serve(mine, () if mine == ends[0] else HUB_LIBRARIES)
+    for copy in copies:
+        os.waitpid(copy, 0)
 
 
 def load(libraries: Iterable[str]) -> None:
@@ -59,15 +70,21 @@ def serve(replies: int, libraries: Iterable[str]) -> None:
     """Answer requests, one line of JSON each; a fork leaves the loop and becomes the process asked for."""
     requests = os.fdopen(os.dup(replies))
     for number, line in enumerate(requests):
-        if number == 0:
+        request = json.loads(line)
+        if number == 0 and libraries:
+            os.environ.clear()
+            os.environ.update(request["env"])
             load(libraries)
+            load(module.name for module in pkgutil.walk_packages(sage_trl.__path__, "sage_trl."))
+        if "wait" in request:
+            os.write(replies, REPLY.pack(os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])))
+            continue
         process = os.fork()
         if process == 0:
             requests.close()
             os.close(replies)
-            end(become(json.loads(line)))
+            end(become(request))
         os.write(replies, REPLY.pack(process))
-        os.write(replies, REPLY.pack(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])))
 
 
 def become(request: dict[str, Any]) -> int:

@@ -66,7 +66,8 @@ def test_repeats_and_incomplete_answers() -> None:
     assert [(row.answer_index, row.logic) for row in rows] == [(0, 2.0), (1, 2.0)]
 
 
-def test_kappa_with_people_by_hand(tmp_path: Path) -> None:
+def test_kappa_with_people_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sage_trl.judge.report_figures.RESAMPLES", 50)  # each gives the bounds that are expected here
     lines = ["group_id,question_id,answer_index,type,location,logic"]
     rated = [("q1", 0, 5), ("q1", 1, 4), ("q2", 0, 2), ("q2", 1, 1), ("no-such", 0, 1)]
     lines += [f"g,{q},{i},{t},{t},3" for q, i, t in rated]

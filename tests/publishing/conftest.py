@@ -13,8 +13,8 @@ import pytest
 from sage_trl.run_record import PartParameters, RunRecord, TrainingData, TrainingSettings, write_run_record
 from sage_trl.storage import write_json
 from tests.conftest import REPOSITORY
-from tests.publishing.hub_server import TOKEN, FakeHub, running_hub
-from tests.warm import run_warm
+from tests.publishing.hub_server import TOKEN, FakeHub, place, running_hub
+from tests.warm import expect_many, run_warm
 
 TOOL = REPOSITORY / "tools" / "publish.py"
 # huggingface_hub waits up to 23 seconds between its tries.
@@ -32,12 +32,20 @@ def hub() -> Iterator[FakeHub]:
         yield server
 
 
-def hub_environment(url: str, home: Path, **changes: str | None) -> dict[str, str]:
-    """An environment in which `url` is the hub, and nothing is known from this machine's own."""
+def hub_environment(url: str, home: Path | None = None, **changes: str | None) -> dict[str, str]:
+    """An environment in which `url` is the hub, and nothing is known from this machine's own.
+
+    What the hub's libraries keep is in `home`. Without one it is in a folder that is new for each hub, and `run_warm`
+    has the libraries loaded, which is not for tools that set `HF_*` variables themselves before they load them.
+    """
     without = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_XET")
     kept = {name: value for name, value in os.environ.items() if name not in without and "proxy" not in name.lower()}
-    ours = {"HF_ENDPOINT": url, "HF_TOKEN": TOKEN, "HF_HOME": str(home / "hf_home")}
+    # Trainings in this process set them.
+    kept = {name: value for name, value in kept.items() if not name.startswith("ACCELERATE_")}
+    ours = {"HF_ENDPOINT": url, "HF_TOKEN": TOKEN, "HF_HOME": str(home / "hf_home" if home else place().home)}
     ours |= {"PYTHONPATH": str(REPOSITORY), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    if home is None:
+        expect_many({**kept, **ours, "HF_ENDPOINT": place().url})
     return {name: value for name, value in {**kept, **ours, **changes}.items() if value is not None}
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shutil
 import socket
 import struct
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -85,14 +89,33 @@ class FakeHub:
 STEPS = ("repos/create", "preupload", "objects/batch", "PUT /storage", "verify", "/commit/", "/tree/", "/resolve/")
 
 
+class _Place:
+    """Where all hubs of this process are, one after the other: processes that use them differ in no variable."""
+
+    def __init__(self) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self._folder = tempfile.TemporaryDirectory()
+        self.home = Path(self._folder.name, "hf_home")
+
+
+@cache
+def place() -> _Place:
+    """The address of all hubs of this process, and the folder of what the hub's libraries keep, new for each hub."""
+    return _Place()
+
+
 @contextmanager
 def running_hub() -> Iterator[FakeHub]:
-    """Serve on a free port of this machine while the body runs."""
+    """Serve on this machine while the body runs, at `place`, so one at a time."""
+    shutil.rmtree(place().home, ignore_errors=True)
     hub = FakeHub()
     handler = type("Handler", (_Handler,), {"hub": hub})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer(place().socket.getsockname(), handler, bind_and_activate=False)
+    server.socket.close()
+    server.socket = place().socket.dup()
     server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_port}"
+    hub.url = place().url
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import time
 
@@ -13,6 +12,7 @@ import pytest
 
 from tests.publishing.conftest import TOOL, hub_environment
 from tests.publishing.hub_server import TOKEN, Fault, Repository
+from tests.warm import start_warm
 
 MODEL_FILES = {
     *("model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
@@ -176,14 +176,13 @@ def test_a_file_that_the_repository_ignores_is_not_taken_for_published(finished_
 def test_a_signal_during_the_upload_leaves_nothing_half_published(finished_run, hub, publish, tmp_path, number):
     hub.fault = Fault("/commit/", "hang")
     command = [sys.executable, str(TOOL), str(finished_run), "--repo-id", NAME]
-    process = subprocess.Popen(command, env=hub_environment(hub.url, tmp_path), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not hub.counts["/commit/"] and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 128 + number
-    assert "Traceback" not in said
+    with start_warm(command, env=hub_environment(hub.url, tmp_path)) as process:
+        deadline = time.monotonic() + 60
+        while not hub.counts["/commit/"] and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+        assert "Traceback" not in process.output("stderr")
     assert hub.repositories[NAME].commits == []
     hub.fault = None
     assert publish(finished_run, *ARGUMENTS).returncode == 0

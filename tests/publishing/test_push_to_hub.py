@@ -31,9 +31,9 @@ def dataset(tmp_path_factory) -> Path:
     return build_small_dataset(directory, *groups)
 
 
-def train(recipe: Path, url: str, home: Path, *overrides: str, **changes: str) -> subprocess.CompletedProcess[str]:
+def train(recipe: Path, url: str, folder: Path, *overrides: str, **changes: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, REPOSITORY / "tools" / "train.py", recipe, *overrides]
-    return run_warm(command, env=hub_environment(url, home, **changes), cwd=home)
+    return run_warm(command, env=hub_environment(url, **changes), cwd=folder)
 
 
 def read_record(output: Path) -> RunRecord:

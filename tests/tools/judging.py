@@ -18,7 +18,7 @@ from sage_trl.judge.prompts import Judgement
 from tests.conftest import REPOSITORY
 from tests.llm_client.conftest import Served
 from tests.llm_client.fake_server import content_hash, true_scores
-from tests.warm import run_warm
+from tests.warm import WarmProcess, run_warm, start_warm
 
 KEY = "sk-planted-0123456789abcdef"
 PRICES = ("--price-input", "2.5", "--price-output", "10")
@@ -34,9 +34,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OPENAI_API_KEY": KEY}
 
 
-def start(dataset: Path, server: Served | str, *options: str | Path) -> subprocess.Popen[str]:
-    asked = command(dataset, server, *options)
-    return subprocess.Popen(asked, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start(dataset: Path, server: Served | str, *options: str | Path) -> WarmProcess:
+    return start_warm(command(dataset, server, *options), env=environment())
 
 
 def score(dataset: Path, server: Served | str, *options: str | Path) -> subprocess.CompletedProcess[str]:
@@ -44,7 +43,7 @@ def score(dataset: Path, server: Served | str, *options: str | Path) -> subproce
     return run_warm(asked, env=environment())
 
 
-def wait_for_requests(server: Served, process: subprocess.Popen[str], more_than: int) -> None:
+def wait_for_requests(server: Served, process: WarmProcess, more_than: int) -> None:
     """Until the server has received more than so many requests, or the process has ended."""
     while process.poll() is None and sum(server.stats()["received"].values()) <= more_than:
         time.sleep(0.02)

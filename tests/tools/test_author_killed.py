@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from sage_trl.data.validation import check_dataset
 from tests.conftest import REPOSITORY
 from tests.llm_client.conftest import Served, serve
 from tests.tools.judging import PRICES, Book, environment, wait_for_requests
+from tests.warm import run_warm, start_warm
 
 __all__ = ["serve"]
 Serve = Callable[..., Served]
@@ -36,7 +36,7 @@ def build(output: Path, server: Served, groups: int) -> None:
     """Run until nothing is missing: chance may put a reply into quarantine."""
     for _ in range(10):
         asked = [*command(output, server, groups), "--force"]
-        result = subprocess.run(asked, env=environment(), text=True, capture_output=True, check=False)
+        result = run_warm(asked, env=environment())
         assert result.returncode in (0, 3), result.stderr
         if result.returncode == 0:
             return
@@ -50,14 +50,12 @@ def kill_often(folder: Path, serve: Serve, groups: int, kills: int, faults: floa
     all_requests = 2 * groups + 3
     for number in range(kills):
         # Spread over all three stages.
-        process = subprocess.Popen(
-            command(output, server, groups), env=environment(), text=True, stderr=subprocess.PIPE
-        )
         target = all_requests * (number + draw.random()) / (kills + 1)
-        wait_for_requests(server, process, int(target))
-        process.send_signal(signal.SIGKILL)
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL, f"ended by itself before kill {number + 1}: {said}"
+        with start_warm(command(output, server, groups), env=environment()) as process:
+            wait_for_requests(server, process, int(target))
+            process.send_signal(signal.SIGKILL)
+            code, said = process.wait(60), process.output("stderr")
+        assert code == -signal.SIGKILL, f"ended by itself before kill {number + 1}: {said}"
         time.sleep(0.1)  # the server may be about to answer those who are gone
         book, stats = Book(cache), server.stats()
         assert book.check == "ok" and book.spent >= stats["nano_usd"]

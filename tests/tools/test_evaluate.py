@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from sage_trl.data.dataset import read_ad_pl, write_ad_pl
 from sage_trl.storage import file_sha256, read_json, write_json
 from tests.data.sources.trees import grow
+from tests.warm import run_warm
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "evaluate.py"
 RunTool = Callable[..., int]
@@ -305,9 +305,7 @@ def test_two_models_of_one_name_are_refused(
 )
 def test_usage_errors_on_the_real_command_line(arguments: list[str]) -> None:
     required = ["--model", "m", "--dataset", "d", "--output", "o"] if arguments else []
-    finished = subprocess.run(
-        [sys.executable, str(TOOL), *required, *arguments], capture_output=True, text=True, check=False
-    )
+    finished = run_warm([sys.executable, TOOL, *required, *arguments])
 
     assert finished.returncode == 2
     assert finished.stderr.startswith("usage:")
@@ -315,12 +313,7 @@ def test_usage_errors_on_the_real_command_line(arguments: list[str]) -> None:
 
 
 def test_a_mistake_on_the_real_command_line(arguments: list[str]) -> None:
-    finished = subprocess.run(
-        [sys.executable, str(TOOL), *arguments, "--setting", "one_shot", "--dataset", "nowhere"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    finished = run_warm([sys.executable, TOOL, *arguments, "--setting", "one_shot", "--dataset", "nowhere"])
 
     assert finished.returncode == 2
     assert finished.stderr.startswith("error: nowhere")

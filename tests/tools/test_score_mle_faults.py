@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import random
-import resource
 import signal
 import sqlite3
 import subprocess
@@ -30,15 +29,10 @@ from tests.tools.judging import (
     wait_for_requests,
     written_scores,
 )
-from tests.warm import run_warm
+from tests.warm import run_warm, with_prelude
 
 __all__ = ["serve"]
 Serve = Callable[..., Served]
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, said = process.communicate(timeout=120)
-    return process.returncode, said
 
 
 def finish(dataset: Path, server: Served, *options: str) -> None:
@@ -58,11 +52,11 @@ def kill_often(tmp_path: Path, serve: Serve, groups: int, kills: int, concurrenc
     draw, killed, lost = random.Random(3), 0, 0
     while killed < kills:
         received = sum(server.stats()["received"].values())
-        process = start(dataset, server, "--retry-quarantined", *options)
-        wait_for_requests(server, process, received)
-        time.sleep(draw.uniform(0, longest))
-        process.send_signal(signal.SIGKILL)
-        code, said = ended(process)
+        with start(dataset, server, "--retry-quarantined", *options) as process:
+            wait_for_requests(server, process, received)
+            time.sleep(draw.uniform(0, longest))
+            process.send_signal(signal.SIGKILL)
+            code, said = process.wait(120), process.output("stderr")
         assert code == -signal.SIGKILL, f"ended by itself after {killed} kills: {said}"
         killed += 1
         time.sleep(0.1)  # the server may be about to answer those who are gone
@@ -99,10 +93,10 @@ def terminate_often(tmp_path: Path, serve: Serve, groups: int, times: int) -> No
     for number in range(times):
         received = sum(server.stats()["received"].values())
         # A time-out before the server has heard of a request would count as spent.
-        process = start(dataset, server, "--concurrency", "4", "--timeout", "60")
-        wait_for_requests(server, process, received)
-        process.send_signal(signal.SIGTERM if number % 2 == 0 else signal.SIGINT)
-        code, said = ended(process)
+        with start(dataset, server, "--concurrency", "4", "--timeout", "60") as process:
+            wait_for_requests(server, process, received)
+            process.send_signal(signal.SIGTERM if number % 2 == 0 else signal.SIGINT)
+            code, said = process.wait(120), process.output("stderr")
         assert code == (143 if number % 2 == 0 else 130), said
         assert "Traceback" not in said
         assert Book(dataset / "judge.sqlite").states("claimed") == 0
@@ -160,19 +154,13 @@ def test_disk_full_stops_and_keeps_what_was_committed(tmp_path: Path, serve: Ser
     # A limit on the size of files: the write fails as on a full disk, and needs no disk of its own.
     # With two places no commit carries more than two answers, so the log outgrows the limit, however slow the disk.
     limit, places = 600_000, 2
-    asked = command(dataset, server, "--concurrency", str(places))
-    result = subprocess.run(
-        asked,
-        env=environment(),
-        text=True,
-        capture_output=True,
-        timeout=60,
-        check=False,
-        preexec_fn=lambda: (
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-        )[0],
+    prelude = (
+        "import resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
     )
+    asked = with_prelude(prelude, command(dataset, server, "--concurrency", str(places)))
+    result = run_warm(asked, env=environment(), timeout=60)
     assert result.returncode == 2, result.stderr
     assert "judge.sqlite: cannot be used as a cache" in result.stderr and "Traceback" not in result.stderr
     book = Book(dataset / "judge.sqlite")
@@ -223,11 +211,11 @@ def test_a_read_only_cache(tmp_path: Path, serve: Serve) -> None:
 
 def test_a_second_writer_stops(tmp_path: Path, serve: Serve) -> None:
     dataset, server = write_judged_ad_pl(tmp_path / "d", 2), serve("--latency", "0.3")
-    first = start(dataset, server, "--concurrency", "4")
-    wait_for_requests(server, first, 0)
-    second = score(dataset, server)
-    assert second.returncode == 6 and "another process writes to it" in second.stderr
-    assert ended(first)[0] == 0
+    with start(dataset, server, "--concurrency", "4") as first:
+        wait_for_requests(server, first, 0)
+        second = score(dataset, server)
+        assert second.returncode == 6 and "another process writes to it" in second.stderr
+        assert first.wait(120) == 0
     assert len(written_scores(dataset / "scores.jsonl")) == 40
     assert set(server.stats()["received"].values()) == {1}
 

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.tools.test_train_killed import PATIENCE, until
 from tests.tools.training import TINY, command, losses, run, write_recipe
-from tests.warm import start_warm
+from tests.warm import run_warm, start_warm
 
 
 @pytest.mark.slow
 def test_both_stages_train_one_after_the_other(dataset, tmp_path):
     stage_1 = write_recipe(tmp_path / "sfe.yaml", dataset, tmp_path / "sfe", save_strategy="no")
     overrides = ("--learning_rate", "2e-3", "--max_steps", "2")
-    launched = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", *command("train.py", stage_1, *overrides)[1:]],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    launcher = [sys.executable, Path(sys.executable).with_name("accelerate"), "launch", "--cpu"]
+    launched = run_warm([*launcher, *command("train.py", stage_1, *overrides)[1:]])
     assert launched.returncode == 0, launched.stderr
     assert "Trainable parts" in launched.stderr
     assert launched.stdout.strip() == ""

@@ -18,7 +18,7 @@ from sage_trl.storage import JsonlAppender
 from sage_trl.trainer.checkpoint_files import checkpoints, newest_whole
 from tests.tools.test_train_killed import PATIENCE, assert_same_end, newest, until
 from tests.tools.training import command, run, write_recipe
-from tests.warm import WarmProcess, run_warm, start_warm
+from tests.warm import WarmProcess, run_warm, start_warm, with_prelude
 
 TWO_RANKS = Path(__file__).with_name("two_ranks.py")
 # Sleeps in every step, so that the test comes in between.
@@ -72,11 +72,9 @@ time.time = lambda: start - 60 * next(calls)
 """
 
 
-def with_prelude(prelude: str, *arguments: object) -> list[str]:
+def after(prelude: str, *arguments: object) -> list[str]:
     """`tools/train.py` after some Python."""
-    script, *rest = command("train.py", *arguments)[1:]
-    code = f"{prelude}\nimport runpy, sys\nsys.argv[0] = {script!r}\nrunpy.run_path({script!r}, run_name='__main__')"
-    return [sys.executable, "-c", code, *rest]
+    return with_prelude(prelude, command("train.py", *arguments))
 
 
 def two_ranks(prelude: str, *arguments: object) -> list[str]:
@@ -108,7 +106,7 @@ def unbroken(dataset, tmp_path_factory):
 def test_an_image_that_breaks_in_mid_epoch(dataset, unbroken, tmp_path, how, workers, said):
     data = shutil.copytree(dataset, tmp_path / "data")
     recipe = write_recipe(tmp_path / "r.yaml", data, tmp_path / "run", save_steps=1, dataloader_num_workers=workers)
-    broken = run_warm(with_prelude(BREAK.format(data=str(data), how=how), recipe))
+    broken = run_warm(after(BREAK.format(data=str(data), how=how), recipe))
     assert broken.returncode == 2, broken.stderr
     assert "Traceback" not in broken.stderr and re.search(
         rf"error: .*{data}/.*png: {said}.*\n  remedy: ", broken.stderr
@@ -124,7 +122,7 @@ def test_an_image_that_breaks_in_mid_epoch(dataset, unbroken, tmp_path, how, wor
 def test_a_killed_worker_of_the_data_loader(dataset, tmp_path):
     settings = {"max_steps": 500, "save_steps": 1, "save_total_limit": 1, "dataloader_num_workers": 1}
     recipe = write_recipe(tmp_path / "r.yaml", dataset, tmp_path / "run", **settings)
-    with start_warm(with_prelude(SLOWLY, recipe)) as process:
+    with start_warm(after(SLOWLY, recipe)) as process:
         until(lambda: newest(tmp_path / "run") > 0, process)
         [worker] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(worker), signal.SIGKILL)
@@ -138,7 +136,7 @@ def test_a_killed_worker_of_the_data_loader(dataset, tmp_path):
 def test_a_signal_to_the_process_group_is_not_for_the_workers(dataset, tmp_path):
     settings = {"max_steps": 500, "save_steps": 500, "dataloader_num_workers": 1}
     recipe = write_recipe(tmp_path / "r.yaml", dataset, tmp_path / "run", **settings)
-    with start_warm(with_prelude(f"import os\nos.setpgrp()\n{SLOWLY}", recipe)) as process:
+    with start_warm(after(f"import os\nos.setpgrp()\n{SLOWLY}", recipe)) as process:
         until(lambda: "'loss'" in process.output("stderr"), process)
         os.killpg(process.pid, signal.SIGTERM)
         assert process.wait(PATIENCE) == 143, process.output("stderr")
@@ -203,7 +201,7 @@ def test_a_loss_that_is_no_number_on_one_rank_stops_both_before_the_step(dataset
 
 def test_a_clock_that_goes_backwards_changes_nothing(dataset, unbroken, tmp_path):
     recipe = write_recipe(tmp_path / "r.yaml", dataset, tmp_path / "run", save_steps=1, save_total_limit=1)
-    result = run_warm(with_prelude(CLOCK_GOES_BACKWARDS, recipe))
+    result = run_warm(after(CLOCK_GOES_BACKWARDS, recipe))
     assert result.returncode == 0, result.stderr
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-6"]
     assert_same_end(unbroken, tmp_path / "run", 6)

@@ -1,6 +1,6 @@
 """What one of several processes does for `test_processes.py`: train recipes, then divide models among the processes.
 
-`accelerate launch --config_file CONFIG training_in_processes.py FOLDER RECIPE...`: each process leaves
+`training_in_processes.py FOLDER RECIPE...` in the environment that a launcher gives each process: each leaves
 `process-RANK.json` in FOLDER with the rows of its batches, by recipe, and what `sharded_step` found.
 """
 
