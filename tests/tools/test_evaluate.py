@@ -6,11 +6,14 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 
 from sage_trl.data.dataset import read_ad_pl, write_ad_pl
+from sage_trl.judge.criteria import CriterionScores
+from sage_trl.judge.rule import RuleJudge
 from sage_trl.storage import file_sha256, read_json, write_json
 from tests.data.sources.trees import grow
 from tests.warm import run_warm
@@ -109,8 +112,12 @@ def test_what_a_run_does_not_measure_stays_as_long_as_it_is_true(
     ad_pl: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     command = ["evaluate.py", *arguments, "--setting", "one_shot"]
+    # What an untrained model says is all as bad, and units that agree have no interval.
+    scores = cycle(range(1, 6))
+    monkeypatch.setattr(RuleJudge, "score", lambda *_: CriterionScores(*[next(scores)] * 3))
 
     def scored() -> tuple[bool, bool]:
         entry = read_json(tmp_path / "out" / "metrics.json")["tiny"]["one_shot"]
