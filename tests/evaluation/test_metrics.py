@@ -75,7 +75,7 @@ def test_mean_judge_scores() -> None:
 
 def test_similarity_and_brier_score_have_intervals_over_units() -> None:
     told = [row.model_copy(update={"yes_probability": 0.25}) for row in PREDICTIONS[:5]] + PREDICTIONS[5:]
-    cosines = [1.0, 0.0, 0.5, 0.5, 0.5, 0.5, 0.5]
+    cosines = [1.0, 0.2, 0.5, 0.5, 0.5, 0.5, 0.3]
     metrics = compute_metrics(told, sbert=cosines)
 
     units = ["a", "a", "b", "b", "b", "c", "c"]

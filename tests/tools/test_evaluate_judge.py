@@ -89,8 +89,8 @@ def test_scores_rationales_and_resuming(
         **{name: pytest.approx(fmean(score[name] for score in expected)) for name in ("type", "location", "logic")},
         "mean": pytest.approx(fmean(sum(score.values()) / 3 for score in expected)),
     }
-    low, high = entry(tmp_path)["intervals"]["mle/mean"]
-    assert 1 <= low <= mle["mean"] <= high <= 5
+    low, high = entry(tmp_path)["intervals"]["mle/logic"]
+    assert 1 <= low <= mle["logic"] <= high <= 5
     assert (entry(tmp_path)["mle_unscored"], entry(tmp_path)["mle_rule"]) == (0, None)
     judged = {(row["group_id"], row["question_id"]): row for row in lines(tmp_path / "out" / "judgements.jsonl")}
     assert len(judged) == REPLIES
@@ -111,7 +111,7 @@ def test_scores_rationales_and_resuming(
 
     # A run without a judge, or with another one, does not take away what was paid for.
     assert evaluate("--judge", "rule", "--quiet") == 0
-    assert (entry(tmp_path)["mle"], entry(tmp_path)["intervals"]["mle/mean"]) == (mle, [low, high])
+    assert (entry(tmp_path)["mle"], entry(tmp_path)["intervals"]["mle/logic"]) == (mle, [low, high])
     assert entry(tmp_path)["mle_rule"] is not None
 
     before, asked = (tmp_path / "out" / "metrics.json").read_bytes(), sum(server.stats()["received"].values())
@@ -165,6 +165,12 @@ def test_what_is_in_quarantine_is_counted_and_is_no_number(
 
 
 def test_the_rule_judge_writes_its_lines_too(evaluate: RunTool, tmp_path: Path) -> None:
+    path = tmp_path / "out" / "predictions.jsonl"
+    first, *others = lines(path)
+    # An untrained model says the same everywhere, and scores that agree have no interval.
+    best = {**first, "prediction": "Yes, there is a scratch in the centre, because a tool slipped."}
+    path.write_text("".join(json.dumps(row) + "\n" for row in (best, *others)), encoding="utf-8")
+
     assert evaluate("--judge", "rule", "--quiet") == 0
 
     rows = lines(tmp_path / "out" / "judgements.jsonl")
