@@ -70,7 +70,7 @@ def merge_scores(
             continue
         if earlier.judge != judge:
             problem = f"holds scores of other groups by {earlier.judge!r}, not by {judge}"
-            raise DataError.at(path, line, problem, "write to another --output, or score all splits")
+            raise DataError.at(path, line, problem, "write to another --output, or score all splits without --limit")
         by_group[earlier.group_id].append(earlier)
     for score in new:
         by_group[score.group_id].append(score)

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sage_trl.models.adapters import unwrapped
 from sage_trl.models.encoding import encode_prompt_ids, encode_prompts
+from sage_trl.models.growing_cache import make_growing
 from sage_trl.models.prompt import FACT_TOKEN
 from sage_trl.models.same_images import ImageKeys
 from sage_trl.trees.prefix_tree import common_prefix
@@ -83,6 +84,7 @@ def generation_inputs(model: Any, prompts: SharedPrompts) -> dict[str, Any]:
     """
     cache = model(**prompts.prefixes, use_cache=True, logits_to_keep=1).past_key_values
     cache.batch_select_indices(prompts.owners)
+    make_growing(cache)
     ids, mask = prompts.prefixes["input_ids"][prompts.owners], prompts.prefixes["attention_mask"][prompts.owners]
     attention_mask = torch.cat([mask, prompts.suffix_mask], dim=1)
     position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
