@@ -5,6 +5,7 @@ import torch
 
 from sage_trl.models.checkpoints import load_pretrained
 from sage_trl.models.generation import ModelReplyGenerator
+from sage_trl.models.growing_cache import GrowingLayer
 from sage_trl.models.prompt import question_messages
 from sage_trl.models.shared_prompts import share_prompts
 from tests.conftest import picture, row
@@ -47,7 +48,10 @@ def rows_of_groups():
 
 
 @pytest.mark.parametrize(("facts", "in_prompt"), [("fusion", False), ("hard", False), ("none", True)])
-def test_replies_are_those_of_the_rows_alone(loaded, facts, in_prompt):
+def test_replies_are_those_of_the_rows_alone(loaded, facts, in_prompt, monkeypatch):
+    grown = []
+    update = GrowingLayer.update
+    monkeypatch.setattr(GrowingLayer, "update", lambda *args, **kwargs: grown.append(1) or update(*args, **kwargs))
     rows = rows_of_groups()
     reply = ModelReplyGenerator(*loaded, max_new_tokens=8, facts=facts, reference_in_prompt=in_prompt)
     encoded = []
@@ -55,6 +59,7 @@ def test_replies_are_those_of_the_rows_alone(loaded, facts, in_prompt):
     loaded[0].model.get_image_features = lambda *args, **inputs: encoded.append(1) or encode(*args, **inputs)
     together = reply(rows)
     passes = len(encoded)
+    assert grown  # in place; those of a row alone are of transformers' own kind
     del loaded[0].model.get_image_features
     alone = [reply([one])[0] for one in rows]
     assert len({one.text for one in together}) > len(rows) // 2
