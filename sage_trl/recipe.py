@@ -146,7 +146,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         training = config_class(**settings)
     except (ValueError, TypeError, ImportError) as error:
         remedy = "mend the recipe's training arguments"
-        if "bf16" in str(error) or "fp16" in str(error):
+        if "support bf16" in str(error):
             remedy = "without a GPU, set use_cpu: true and bf16: false"
         raise RecipeError(f"{path}: {error}\n  remedy: {remedy}") from None
     return Recipe(run, training, checked)

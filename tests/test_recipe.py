@@ -85,6 +85,8 @@ def test_overrides_win_and_are_read_as_yaml(write):
         ({"learning_rate": -1}, ["learning_rate is -1.0", "0 or more"]),
         ({"max_steps": -5}, ["max_steps is -5", "-1 to train by epochs"]),
         ({"max_steps": 0}, ["max_steps is 0"]),
+        ({"seed": 2**32}, ["seed is 4294967296", "from 0 to 4294967295"]),
+        ({"bf16": True, "fp16": True}, ["fp16 and bf16", "mend the recipe"]),
         ({"num_selected_patches": 0}, ["num_selected_patches is 0", "1 or more"]),
         ({"gradient_accumulation_steps": 0}, ["gradient_accumulation_steps is 0"]),
         ({"lora_r": 4, "lora_dropout": 1.0}, ["lora_dropout is 1.0", "not including 1"]),

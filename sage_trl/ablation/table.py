@@ -144,9 +144,9 @@ def markdown_lines(table: Table) -> Iterator[str]:
 
 def _explanation(several: bool) -> str:
     if not several:
-        return "In brackets the 95% bootstrap interval over physical units; one seed says nothing about the next."
+        return "In brackets the 95% interval over physical units; one seed says nothing about the next."
     return (
-        "Means over the seeds; in brackets from the lowest to the highest bound of the seeds' 95% bootstrap intervals "
+        "Means over the seeds; in brackets from the lowest to the highest bound of the seeds' 95% intervals "
         "over physical units."
     )
 
