@@ -179,8 +179,6 @@ def _check_keys(values: Mapping[str, Any], types: Mapping[str, Any], source: str
 
 
 def _check_lora(run: RunArguments, source: str) -> None:
-    if run.lora_r is not None and run.lora_r < 1:
-        raise RecipeError(f"{source}: lora_r is {run.lora_r}\n  remedy: give a rank of at least 1, or null for no LoRA")
     settings = {"lora_alpha": run.lora_alpha, "lora_dropout": run.lora_dropout, "lora_target": run.lora_target}
     idle = [name for name, value in settings.items() if value]
     if idle and run.lora_r is None:

@@ -31,7 +31,7 @@ RECIPES = REPOSITORY / "recipes" / "demo"
 CONTROLLED_STAGE = "sfe"
 FIRST_STAGES = ("sft", "sfe")
 REPORT_FILE = "report.html"
-# A tiny model's step takes as long for 64 short answers as for more: what costs time is the number of steps.
+# On one core 750 answers of the tiny model took a quarter less time than in the tool's batches of 64.
 BATCH_SIZE = 256
 TEST_SPLITS = ("test", "unseen")
 
