@@ -27,7 +27,7 @@ from sage_trl.models.backbones import BY_BASE_MODEL_TYPE, BY_MODEL_TYPE
 from sage_trl.models.fusion_settings import FUSION_SETTINGS, check_fusion_settings
 from sage_trl.models.processors import load_processor
 from sage_trl.models.prompt import FACT_TOKEN
-from sage_trl.models.quantization import four_bit_settings
+from sage_trl.models.quantization import four_bit_settings, keep_weight_format
 from sage_trl.models.remote_code import refuse_unpinned_code
 from sage_trl.models.shapes import build_on_meta
 
@@ -159,6 +159,7 @@ def _load_model(source: Source, fusion: Mapping[str, Any], options: LoadOptions)
             remedy = "fetch or save the model anew, or mend the settings it is loaded with"
             raise DataError.at(source.name, None, problem, remedy) from None
     refuse_partial_load(source.name, report, may_lack_fusion=is_plain)
+    keep_weight_format(model)
     # Where an adapter notes its base's revision, and results the model's; transformers leaves it empty.
     model.config._commit_hash = hub_commit(source.name, source.revision)
     return model.eval(), processor

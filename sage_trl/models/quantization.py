@@ -39,3 +39,14 @@ def four_bit_settings(model_class: Any, compute_dtype: torch.dtype | str) -> dic
     # Quantised weights cannot be moved later, so each process loads them where it computes.
     placement = {"device_map": {"": PartialState().device}} if torch.cuda.is_available() else {}
     return {"quantization_config": quantization, **placement}
+
+
+def keep_weight_format(model: Any) -> None:
+    """Keep bitsandbytes from packing 4-bit weights anew in place on CPUs with AVX512-BF16 when a model is read.
+
+    It rounds their scales to bf16, so that a reference would differ from the policy, and fails on layers narrower than
+    a block.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

@@ -20,6 +20,7 @@ from sage_trl.trainer.frozen_reference import FrozenReferenceMixin, NoReference
 from sage_trl.trainer.losses import LENGTH_NORMALISED, entropy_dpo_loss, token_kl
 from sage_trl.trainer.reliable import ReliableTraining
 from sage_trl.trainer.running_means import LOSS, Metrics
+from sage_trl.trainer.text_attention import prepare_tree_attention
 from sage_trl.trainer.tree_batches import IGNORED
 
 PAIR_COLUMNS = ("delta_entropy", "pair_kind")
@@ -85,6 +86,8 @@ class EntropyDPOTrainer(ReliableTraining, FrozenReferenceMixin, FactTrainerMixin
         collator = data_collator or EntropyDPOCollator(
             processing_class, **collator_options(args), with_answer_keys=args.reference_cache is not None
         )
+        # Before DeepSpeed makes an engine of the reference.
+        prepare_tree_attention(args, collator, *(one for one in (model, ref_model) if one is not None))
         super().__init__(
             model,
             ref_model=NoReference(model.config) if ref_model is None and not is_adapted(model) else ref_model,
@@ -97,7 +100,6 @@ class EntropyDPOTrainer(ReliableTraining, FrozenReferenceMixin, FactTrainerMixin
         )
         self.ref_model = None if ref_model is None else self.ref_model
         self.unfreeze_parts()
-        self.prepare_tree_attention(self.model, self.ref_model)
         self.prepare_sharding()
         if is_adapted(self.model):
             copy_policy_to_reference(self.model)

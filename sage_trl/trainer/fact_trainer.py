@@ -21,7 +21,6 @@ from sage_trl.trainer.balanced_loading import BalancedLoading
 from sage_trl.trainer.collators import FactCollator
 from sage_trl.trainer.guarded_push import GuardedPush
 from sage_trl.trainer.running_means import RunningMeans
-from sage_trl.trees.tree_attention import SPLIT_ATTENTION
 
 ROW_COLUMNS = ("images", "reference_image", "facts", "prompt", "group_id", "question_id")
 
@@ -72,20 +71,6 @@ class FactTrainerMixin(BalancedLoading, RunningMeans, GuardedPush):
         if is_adapted(self.model):
             keep_trainable_in_fp32(self.model)
 
-    def prepare_tree_attention(self, *models: Any) -> None:
-        """Set the text attention of the models to what `tree_attention` asks for, where the batches are trees."""
-        if not (isinstance(self.data_collator, FactCollator) and self.data_collator.shared_prefix):
-            return
-        for model in models:
-            if model is None:
-                continue
-            plain = unwrapped(model)
-            is_eager = plain.config.get_text_config()._attn_implementation == "eager"
-            if self.args.tree_attention == "split" or (self.args.tree_attention == "auto" and not is_eager):
-                plain.set_attn_implementation({"text_config": SPLIT_ATTENTION})
-            elif not is_eager:
-                plain.set_attn_implementation({"text_config": "sdpa"})
-
     @property
     def is_sharded(self) -> bool:
         """Whether FSDP or DeepSpeed divides the weights among the processes."""
@@ -100,15 +85,16 @@ class FactTrainerMixin(BalancedLoading, RunningMeans, GuardedPush):
         plain = unwrapped(self.model)
         plain.model.register_forward_pre_hook(lambda *_: gather_head(plain))
 
-    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """TRL's, showing every reference: dropout is for training."""
+        rows = eval_dataset if isinstance(eval_dataset, str) else keep_images_encoded(eval_dataset)
         with self._every_reference(shared_prefix=None if self.compute_metrics is None else False):
-            return super().get_eval_dataloader(*args, **kwargs)  # type: ignore[misc]
+            return super().get_eval_dataloader(rows)  # type: ignore[misc]
 
-    def get_test_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
         """TRL's, showing every reference, row by row: `predict` returns the logits of rows."""
         with self._every_reference(shared_prefix=False):
-            return super().get_test_dataloader(*args, **kwargs)  # type: ignore[misc]
+            return super().get_test_dataloader(keep_images_encoded(test_dataset))  # type: ignore[misc]
 
     @contextmanager
     def _every_reference(self, *, shared_prefix: bool | None = None) -> Iterator[None]:
@@ -230,8 +216,8 @@ def keep_images_encoded(dataset: Any) -> Any:
         return {name: keep_images_encoded(part) for name, part in dataset.items()}
     for column in ("images", "reference_image"):
         feature = (dataset.features or {}).get(column)
-        if isinstance(feature, Image):
+        if isinstance(feature, Image) and feature.decode:
             dataset = dataset.cast_column(column, Image(decode=False))
-        elif isinstance(feature, List) and isinstance(feature.feature, Image):
+        elif isinstance(feature, List) and isinstance(feature.feature, Image) and feature.feature.decode:
             dataset = dataset.cast_column(column, List(Image(decode=False)))
     return dataset

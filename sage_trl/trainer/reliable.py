@@ -14,6 +14,18 @@ class ReliableTraining(DivergenceGuard, WholeCheckpoints):
 
     callback_handler: Any
     control: Any
+    model: Any
+    is_sharded: bool
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """The `Trainer`'s, with several processes also after an evaluation.
+
+        accelerate takes a model that an evaluation has prepared for one that is wrapped, and so each process would train a
+        model of its own.
+        """
+        if not self.is_sharded:
+            vars(self.model).pop("_is_accelerate_prepared", None)
+        return super().train(*args, **kwargs)  # type: ignore[misc]
 
     @property
     def _stop(self) -> StopOnSignal | None:

@@ -11,6 +11,7 @@ from sage_trl.trainer.fact_trainer import FactTrainerMixin, collator_options, ke
 from sage_trl.trainer.reliable import ReliableTraining
 from sage_trl.trainer.running_means import LOSS, Metrics
 from sage_trl.trainer.sfe_config import SFEConfig
+from sage_trl.trainer.text_attention import prepare_tree_attention
 
 
 class SFETrainer(ReliableTraining, FactTrainerMixin, SFTTrainer):
@@ -44,6 +45,7 @@ class SFETrainer(ReliableTraining, FactTrainerMixin, SFTTrainer):
         self.freeze(model)
         self.stage = "sfe" if args.facts == "fusion" else "sft"
         collator = data_collator or SFECollator(processing_class, **collator_options(args))
+        prepare_tree_attention(args, collator, model)
         super().__init__(
             model,
             args=args,
@@ -54,7 +56,6 @@ class SFETrainer(ReliableTraining, FactTrainerMixin, SFTTrainer):
             **kwargs,
         )
         self.unfreeze_parts()
-        self.prepare_tree_attention(self.model)
         self.prepare_sharding()
 
     def compute_loss(

@@ -14,7 +14,7 @@ from sage_trl.data.images import decode_image_bytes, read_size
 from sage_trl.models.encoding import count_image_tokens, encode_prompt_texts
 from sage_trl.trainer.collators import FactCollator
 from sage_trl.trainer.group_sampler import rows_by_group
-from sage_trl.trees.prefix_tree import PrefixTree, build_prefix_tree
+from sage_trl.trees.prefix_tree import MIN_SHARED_TOKENS, PrefixTree, build_prefix_tree
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,10 @@ def _tree_size(
 ) -> TreeSize:
     shown = [*rows[0]["images"]]
     if collator.reference_in_prompt and rows[0]["reference_image"] is not None:
-        shown.append(rows[0]["reference_image"])
+        shown.insert(0, rows[0]["reference_image"])
+    image_tokens = [tokens_of(_image_size(image)) for image in shown]
+    # As many as decide whether prompts that share little more than the images are merged.
+    placeholders = [min(tokens, MIN_SHARED_TOKENS) for tokens in image_tokens]
     rows = [{**row, "facts": row.get("facts") or []} for row in rows]
     prompts = encode_prompt_texts(
         collator.processor, rows, facts=collator.facts, reference_in_prompt=collator.reference_in_prompt
@@ -82,7 +85,8 @@ def _tree_size(
     answers: dict[tuple[int, str, int | None], int] = {}
     leaves: list[list[int]] = []
     for index, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-        place = distinct.setdefault(tuple(prompt), len(distinct))
+        repeated = _repeat_placeholders(prompt, collator.processor.image_token_id, placeholders)
+        place = distinct.setdefault(tuple(repeated), len(distinct))
         # Stage 1 keeps answers apart; see `SFECollator`.
         apart = None if collator.share_answers else index
         texts = [collator.render_completion(row, column) for column in collator.answer_columns]
@@ -90,8 +94,14 @@ def _tree_size(
     tokens = collator.processor.tokenizer([text for _, text, _ in answers], add_special_tokens=False)["input_ids"]
     tree = build_prefix_tree(list(distinct), [(place, ids) for (place, *_), ids in zip(answers, tokens, strict=True)])
     segments = [len(segment.tokens) for segment in tree.segments]
-    segments[0] += sum(tokens_of(_image_size(image)) - 1 for image in shown)
+    segments[0] += sum(image_tokens) - sum(placeholders)
     return TreeSize(group, indices, tuple(segments), tuple(_path(tree, row_leaves) for row_leaves in leaves))
+
+
+def _repeat_placeholders(prompt: Sequence[int], image_token: int, counts: Sequence[int]) -> list[int]:
+    """The prompt with the placeholder of each image as often as `counts` says."""
+    remaining = iter(counts)
+    return [token for token in prompt for _ in range(next(remaining) if token == image_token else 1)]
 
 
 def _path(tree: PrefixTree, leaves: Collection[int]) -> frozenset[int]:

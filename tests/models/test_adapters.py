@@ -242,4 +242,11 @@ def test_four_bits_hold_the_language_model_s_layers_alone(name, tmp_path):
     assert all(key.startswith("model.language_model.layers.") for key in kinds["Linear4bit"])
     assert not [key for key in kinds["Linear"] if key.startswith("model.language_model.")]
     assert "model.fusion.query" in kinds["FusionLinear"]
-    assert model(**encode_prompts(processor, rows())).logits.isfinite().all()
+    packed = {key: model.get_submodule(key).weight.clone() for key in kinds["Linear4bit"]}
+    with torch.no_grad():
+        assert model(**encode_prompts(processor, rows())).logits.isfinite().all()
+    # Reading a model leaves its weights as they are, on any CPU.
+    for key, weight in packed.items():
+        module = model.get_submodule(key)
+        assert torch.equal(module.weight, weight) and module.weight.quant_state.nested
+        assert not module.support_avx512bf16_for_cpu

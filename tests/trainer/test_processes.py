@@ -230,6 +230,12 @@ def test_a_run_goes_on_with_another_number_of_processes(trained, processes):
 
 
 @pytest.mark.slow
+def test_processes_train_one_model_after_an_evaluation_too(trained):
+    found = [batches(trained, process)["stock-internvl evaluated"] for process in (0, 1)]
+    assert all(process["apart"] == 0 and process["moved"] > 1e-3 for process in found)
+
+
+@pytest.mark.slow
 def test_the_balance_is_told_at_the_start(trained):
     assert "tokens of the fullest process over the mean" in (trained / "log").read_text()
 

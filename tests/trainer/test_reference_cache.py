@@ -134,12 +134,91 @@ def test_the_rows_that_an_epoch_drops_are_read_for_the_next(tmp_path):
 def test_a_frozen_adapter_is_read_once_too(tmp_path):
     policy, _, processor = load("internvl", tmp_path / "model")
     adapted = add_lora(policy, ["projector", "language_model"], r=2)
-    trainer = make_trainer(adapted, None, processor, tmp_path, mixed_groups(), reference_cache=str(tmp_path / "cache"))
+    cache = tmp_path / "cache"
+    trainer = make_trainer(adapted, None, processor, tmp_path, mixed_groups(), reference_cache=str(cache))
     batch = trainer.data_collator(mixed_groups())
+    # PEFT calls the base's `forward` itself, past its hooks.
+    count = reads_of(adapted.get_base_model().model)
     first = loss_and_gradients(trainer, batch)
+    assert count[0] == 2 and len(stored(cache)) == len(batch["answer_keys"])
     second = loss_and_gradients(trainer, batch)
+    assert count[0] == 3 and len(stored(cache)) == len(batch["answer_keys"])
     assert second[0] == pytest.approx(first[0], rel=1e-6)
     assert second[2]["rewards/margins"] == pytest.approx(0, abs=1e-5)
+
+
+def test_under_autocast_policy_and_reference_are_read_alike(tmp_path):
+    policy, _, processor = load("internvl", tmp_path / "model")
+    rows = [row for number in range(3) for row in group(number, 2)]
+    options = {"bf16": True, "reference_cache": str(tmp_path / "cache"), "max_steps": 1, "logging_steps": 1}
+    logged = []
+    for reference in (None, copy.deepcopy(policy)):
+        trainer = make_trainer(copy.deepcopy(policy), reference, processor, tmp_path, rows, **options)
+        count = None if reference is None else reads_of(reference)
+        trainer.train()
+        trainer.reference_cache.close()
+        logged.append(trainer.state.log_history[0])
+    # The policy read itself, to the bit; the second model would have read the same, and found it there.
+    assert count[0] == 0
+    assert logged[0]["rewards/margins"] == logged[1]["rewards/margins"] == 0
+    assert logged[0]["loss"] == logged[1]["loss"]
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_a_policy_reads_before_it_trains_and_never_after(bf16, tmp_path):
+    policy, _, processor = load("internvl", tmp_path / "model")
+    original = copy.deepcopy(policy)
+    rows, cache = group(0, 2), tmp_path / "cache"
+    evaluated = {name: Dataset.from_list(group(number, 1)) for number, name in enumerate(("seen", "new"), start=1)}
+    args = EntropyDPOConfig(
+        str(tmp_path / "run"),
+        **{**COMMON, "bf16": bf16, "reference_cache": str(cache), "max_steps": 1},
+        eval_strategy="steps",
+        eval_steps=1,
+    )
+    trainer = EntropyDPOTrainer(
+        policy, None, args, Dataset.from_list(rows), eval_dataset=evaluated, processing_class=processor
+    )
+    before = trainer.evaluate(evaluated["new"])
+    assert before["eval_rewards/margins"] == pytest.approx(0, abs=1e-5)
+    read_early = stored(cache)
+    trainer.train()
+    assert {"eval_seen_loss", "eval_new_loss"} <= {name for entry in trainer.state.log_history for name in entry}
+    known = stored(cache)
+    assert known[: len(read_early)] == read_early
+    trainer.reference_cache.close()
+    shutil.rmtree(cache)
+    again = EntropyDPOTrainer(
+        original, None, args, Dataset.from_list(rows), eval_dataset=evaluated, processing_class=processor
+    )
+    again.train()
+    assert {row["key"]: row for row in stored(cache)} == {row["key"]: row for row in known}
+    known = stored(cache)
+    trainer.train_dataset = Dataset.from_list(group(7, 1))
+    with pytest.raises(DataError, match="the policy has moved on"):
+        trainer.train()
+    assert stored(cache) == known
+
+
+def test_a_rounded_policy_is_not_stored(tmp_path):
+    policy, _, processor = load("internvl", tmp_path / "model")
+    options = {"reference_cache": str(tmp_path / "cache"), "bf16_full_eval": True}
+    trainer = make_trainer(policy, None, processor, tmp_path, group(0, 1), **options)
+    trainer.evaluate(Dataset.from_list(group(0, 1)))
+    assert not stored(tmp_path / "cache")
+
+
+def test_what_the_configuration_decides_is_part_of_the_reference(tmp_path):
+    policy, reference, processor = load("internvl", tmp_path / "model")
+    options = {"reference_cache": str(tmp_path / "cache")}
+    directories = []
+    for patches in (2, 2, 1):
+        own = copy.deepcopy(reference)
+        own.config.num_selected_patches = patches
+        trainer = make_trainer(copy.deepcopy(policy), own, processor, tmp_path, group(0, 1), **options)
+        directories.append(trainer.reference_cache.directory)
+        trainer.reference_cache.close()
+    assert directories[0] == directories[1] != directories[2]
 
 
 def test_another_reference_is_said_and_never_mixed(tmp_path, caplog):

@@ -38,6 +38,15 @@ def make_trainer(tiny, tmp_path, **options):
     return SFETrainer(tiny[0], args, train_dataset=Dataset.from_list(rows()), processing_class=tiny[1])
 
 
+def test_rows_given_to_evaluate_are_decoded_by_the_collator_alone(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path)
+    given = Dataset.from_list(rows())
+    assert given.features["reference_image"].decode
+    for loader in (trainer.get_eval_dataloader(given), trainer.get_test_dataloader(given)):
+        assert not loader.dataset.features["reference_image"].decode
+    assert trainer.evaluate(given)["eval_loss"] > 0
+
+
 def test_projector_fusion_and_language_model_move_and_the_vision_encoder_does_not(tiny, tmp_path):
     trainer = make_trainer(tiny, tmp_path)
     before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -86,10 +87,22 @@ def load(name, directory, **options):
 
 
 def loss_and_gradients(trainer, batch):
-    trainer.model.train()
-    loss = trainer.compute_loss(trainer.model, dict(batch))
+    model, args = trainer.model, trainer.args
+    model.train()
+    if args.gradient_checkpointing:
+        # `Trainer.train` does so, and these steps are not taken through it.
+        model.activation_checkpointing_enable(args.gradient_checkpointing_kwargs)
+    calls = []
+    # transformers checkpoints what a layer's hooks surround; those of a module inside it are called again.
+    attention = model.get_decoder().layers[0].self_attn
+    hook = attention.register_forward_pre_hook(lambda *_: calls.append(1))
+    loss = trainer.compute_loss(model, dict(batch))
+    forward_calls = len(calls)
     loss.backward()
-    gradients = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
+    hook.remove()
+    # A checkpointed layer runs once more in the backward.
+    assert len(calls) == forward_calls + args.gradient_checkpointing
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     metrics = {name: values[-1] for name, values in trainer._metrics["train"].items()}
     return loss.item(), gradients, metrics
 
@@ -107,8 +120,8 @@ def assert_equal_steps(ours, stock):
             assert metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
 
-def stock_dpo_step(policy, reference, processor, rows, trained, directory, **options):
-    """The stock trainer on the same pairs, row by row, with the same parameters trained."""
+def stock_dpo_step(policy, reference, processor, rows, trained, directory, *, move=None, **options):
+    """The stock trainer on the same pairs, row by row, with the same parameters trained; `move` moves the policy."""
     batch = EntropyDPOCollator(processor)(rows)
     known = {key: value for key, value in batch.items() if key not in ("delta_entropy", "pair_kind")}
     args = DPOConfig(str(directory), max_length=None, **{**COMMON, **options})
@@ -121,10 +134,12 @@ def stock_dpo_step(policy, reference, processor, rows, trained, directory, **opt
     )
     for name, parameter in trainer.model.named_parameters():
         parameter.requires_grad_(trained[name])
+    if move:
+        move(trainer.model)
     return loss_and_gradients(trainer, known)
 
 
-def tree_dpo_step(policy, reference, processor, rows, directory, **options):
+def tree_dpo_step(policy, reference, processor, rows, directory, *, move=None, **options):
     args = EntropyDPOConfig(str(directory), eta=0.0, reference_dropout=0.0, **{**COMMON, **options})
     model = copy.deepcopy(policy)
     trainer = EntropyDPOTrainer(
@@ -132,7 +147,9 @@ def tree_dpo_step(policy, reference, processor, rows, directory, **options):
     )
     batch = trainer.data_collator(rows)
     assert "tree_spans" in batch
-    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    trained = {name: parameter.requires_grad for name, parameter in trainer.model.named_parameters()}
+    if move:
+        move(trainer.model)
     return loss_and_gradients(trainer, batch), trained, batch
 
 
@@ -177,14 +194,15 @@ def test_every_loss_on_the_margin_is_the_stock_trainer_s(loss_type, tmp_path):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-@pytest.mark.parametrize("facts", ["fusion", "hard", "none"])
-def test_sfe_on_trees_is_the_stock_trainer_s_step(name, facts, tmp_path):
+@pytest.mark.parametrize(("facts", "checkpointing"), [("fusion", True), ("hard", False), ("none", True)])
+def test_sfe_on_trees_is_the_stock_trainer_s_step(name, facts, checkpointing, tmp_path):
     policy, _, processor = load(name, tmp_path)
     rows = [{**one, "completion": one["rejected"]} for one in mixed_groups()]
     # The same answer in two rows counts twice.
     rows.append(rows[0])
     dataset = Dataset.from_list(rows)
-    args = SFEConfig(str(tmp_path), facts=facts, reference_dropout=0.0, **COMMON)
+    options = {**COMMON, "gradient_checkpointing": checkpointing}
+    args = SFEConfig(str(tmp_path), facts=facts, reference_dropout=0.0, **options)
     trainer = SFETrainer(copy.deepcopy(policy), args, train_dataset=dataset, processing_class=processor)
     batch = trainer.data_collator(rows)
     assert "tree_spans" in batch
@@ -268,19 +286,52 @@ def test_a_reference_in_the_prompt_and_earlier_turns(tmp_path):
     assert_equal_steps(*losses)
 
 
-def test_adapters_take_the_same_step_on_trees(tmp_path):
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_adapters_on_trees_take_the_stock_trainer_s_step(checkpointing, tmp_path):
     policy, _, processor = load("qwen2_vl", tmp_path)
-    rows, steps = mixed_groups(), []
-    for shared in (True, False):
-        torch.manual_seed(0)
-        adapted = add_lora(copy.deepcopy(policy), ["projector", "language_model"], r=4)
-        args = EntropyDPOConfig(str(tmp_path), shared_prefix=shared, reference_dropout=0.0, **COMMON)
-        trainer = EntropyDPOTrainer(
-            adapted, None, args, train_dataset=Dataset.from_list(rows), processing_class=processor
-        )
-        steps.append(loss_and_gradients(trainer, trainer.data_collator(rows)))
-        assert steps[-1][2]["rewards/margins"] == pytest.approx(0, abs=1e-5)
-    assert_equal_steps(*steps)
+    adapted = add_lora(policy, ["projector", "language_model"], r=4)
+
+    def move_policy(model):
+        """So that the frozen adapter is another reference, and every matrix of the policy's gets a gradient."""
+        generator = torch.Generator().manual_seed(7)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if ".lora_" in name and ".default." in name:
+                    parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+
+    rows, options = mixed_groups(), {"beta": 0.3, "move": move_policy}
+    ours, trained, _ = tree_dpo_step(
+        adapted, None, processor, rows, tmp_path, gradient_checkpointing=checkpointing, **options
+    )
+    assert abs(ours[2]["rewards/margins"]) > 1e-3
+    assert all(gradient.any() for name, gradient in ours[1].items() if ".lora_" in name)
+    assert_equal_steps(ours, stock_dpo_step(adapted, None, processor, rows, trained, tmp_path, **options))
+
+
+def test_a_fresh_adapter_s_margins_are_zero(tmp_path):
+    policy, _, processor = load("qwen2_vl", tmp_path)
+    adapted = add_lora(policy, ["projector", "language_model"], r=4)
+    ours, _, _ = tree_dpo_step(adapted, None, processor, mixed_groups(), tmp_path)
+    assert ours[2]["rewards/margins"] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("window", "layer_types", "is_refused"),
+    [
+        (64, ["full_attention", "sliding_attention"], True),
+        (64, ["full_attention", "full_attention"], False),
+        (64, None, True),
+        (None, None, False),
+    ],
+)
+@pytest.mark.parametrize("shared_prefix", [True, False])
+def test_a_language_model_with_a_window_is_refused(window, layer_types, is_refused, shared_prefix, tmp_path):
+    policy, _, processor = load("internvl", tmp_path)
+    policy.config.text_config.sliding_window, policy.config.text_config.layer_types = window, layer_types
+    rows = [{**one, "completion": one["chosen"]} for one in group(0, 2)]
+    args = SFEConfig(str(tmp_path), shared_prefix=shared_prefix, **COMMON)
+    with pytest.raises(ValueError, match="window of 64 tokens") if is_refused and shared_prefix else nullcontext():
+        SFETrainer(policy, args, train_dataset=Dataset.from_list(rows), processing_class=processor)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

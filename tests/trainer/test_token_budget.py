@@ -30,7 +30,9 @@ def mixed_dataset(groups=1):
     return Dataset.from_list(rows)
 
 
-@pytest.mark.parametrize(("name", "facts"), [*((name, "fusion") for name in BUILDERS), ("internvl", "hard")])
+@pytest.mark.parametrize(
+    ("name", "facts"), [*((name, "fusion") for name in BUILDERS), ("internvl", "hard"), ("internvl", "none")]
+)
 @pytest.mark.parametrize("collator_class", [SFECollator, EntropyDPOCollator])
 def test_sizes_are_those_of_the_encoded_trees(name, facts, collator_class, tmp_path):
     save_stock(name, tmp_path)

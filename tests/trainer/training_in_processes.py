@@ -1,7 +1,8 @@
 """What one of several processes does for `test_processes.py`: train recipes, then divide models among the processes.
 
 `training_in_processes.py FOLDER RECIPE...` in the environment that a launcher gives each process: each leaves
-`process-RANK.json` in FOLDER with the rows of its batches, by recipe, and what `sharded_step` found.
+`process-RANK.json` in FOLDER with the rows of its batches, by recipe, and what `train_after_evaluation` and
+`sharded_step` found.
 """
 
 from __future__ import annotations
@@ -89,6 +90,21 @@ def step(trainer: SFETrainer | EntropyDPOTrainer, batch: dict[str, torch.Tensor]
     return loss.detach()
 
 
+def train_after_evaluation(checkpoint: Path, output: Path) -> dict[str, float]:
+    """How far two steps move the weights after an evaluation of decoded images, and how far processes then differ."""
+    model, processor = load_pretrained(checkpoint, fusion={"num_selected_patches": 2, "fusion_num_heads": 4}, seed=5)
+    rows = Dataset.from_list([*rows_of(0), *rows_of(1)])
+    args = SFEConfig(str(output), max_steps=2, learning_rate=1e-2, **COMMON)
+    trainer = SFETrainer(model, args, train_dataset=rows, processing_class=processor)
+    before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    trainer.evaluate(rows)
+    trainer.train()
+    after = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    of_first = after.clone()
+    dist.broadcast(of_first, 0)
+    return {"moved": (after - before).abs().max().item(), "apart": (after - of_first).abs().max().item()}
+
+
 def sharded_step(checkpoint: Path, stage: str, output: Path) -> dict[str, float]:
     """How far loss and gradients with FSDP2, as accelerate wraps it, are from those of the whole model.
 
@@ -148,6 +164,7 @@ def main() -> None:
         run_training(load_recipe(path), Console(stderr=True))
         report[path.stem] = list(seen)
     for checkpoint in sorted(folder.glob("stock-*")):
+        report[f"{checkpoint.name} evaluated"] = train_after_evaluation(checkpoint, folder / "evaluated")
         for stage in ("sfe", "edpo"):
             report[f"{checkpoint.name} {stage}"] = sharded_step(checkpoint, stage, folder / "sharded")
     (folder / f"process-{state.process_index}.json").write_text(json.dumps(report))
