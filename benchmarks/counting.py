@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import (
-    FlopCounterMode,
-    addmm_flop,
-    bmm_flop,
-    mm_flop,
-    sdpa_backward_flop_count,
-    sdpa_flop_count,
-)
+from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
-aten = torch.ops.aten
+from sage_trl.planning.counted_work import CountedWork
 
 
 @dataclass(frozen=True)
@@ -32,34 +25,29 @@ class Work:
         return self.head / self.total
 
 
+class _CountedHead(CountedWork):
+    """Tells apart what has `vocab_size` as a side, or that of a piece in which TRL's fused head takes it.
+
+    torch's own `FlopCounterMode` follows the modules too; beside checkpoints it holds more memory than the step.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.head = 0
+        self._sides = {min(vocab_size, _CHUNKED_LOGPROB_CHUNK_SIZE), vocab_size % _CHUNKED_LOGPROB_CHUNK_SIZE} - {0}
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = self.flops
+        result = super().__torch_dispatch__(operation, types, args, kwargs)
+        tensors = (each for each in (*args, result) if isinstance(each, torch.Tensor))
+        if any(self._sides.intersection(tensor.shape) for tensor in tensors):
+            self.head += self.flops - before
+        return result
+
+
 def count_work(step: Callable[[], Any], vocab_size: int) -> Work:
-    """Run a step and count its multiplications of matrices; those with `vocab_size` as a side are the head's."""
-    head = 0
-
-    def counting(formula: Callable[..., int]) -> Callable[..., int]:
-        def count(*shapes: Any, out_shape: Any = None, **_: Any) -> int:
-            nonlocal head
-            operations = formula(*shapes)
-            if any(isinstance(shape, torch.Size) and vocab_size in shape for shape in (*shapes, out_shape)):
-                head += operations
-            return operations
-
-        return count
-
-    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        return sdpa_flop_count(query, key, value)
-
-    def attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        return sdpa_backward_flop_count(grad, query, key, value)
-
-    # The counter of torch knows no attention on the CPU.
-    mapping = {
-        aten.mm: counting(mm_flop),
-        aten.addmm: counting(addmm_flop),
-        aten.bmm: counting(bmm_flop),
-        aten._scaled_dot_product_flash_attention_for_cpu: attention,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
-    }
-    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+    """Run a step and count its multiplications of matrices; those with the vocabulary as a side are the head's."""
+    work = _CountedHead(vocab_size)
+    with work.counting():
         step()
-    return Work(counter.get_total_flops(), head)
+    return Work(work.flops, work.head)

@@ -52,10 +52,9 @@ SHAPES = {
 }
 
 
-def build_model(shape: Shape) -> tuple[Any, Any, int]:
-    """A randomly initialised model of that shape, its processor, and the side of a tile in pixels."""
+def build_model(shape: Shape, dtype: torch.dtype) -> tuple[Any, Any, int]:
+    """A randomly initialised model of that shape and type, its processor, and the side of a tile in pixels."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     tile = 2 * 8 * int(shape.tile_tokens**0.5)
     texts = [" ".join(WORDS), *FACTS, *(question(index) for index in range(8))]
     _, processor = build_tiny_internvl(texts, TinySize(image_size=tile, patch_size=8))

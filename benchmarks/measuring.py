@@ -92,17 +92,21 @@ def largest_that_fits(step_of: Callable[[int], Callable[[], int]], limit: int) -
 
 
 def whole_step(trainer: Any, rows: list[dict[str, Any]]) -> Callable[[], int]:
-    """A function that collates, runs forward and backward, and steps the optimizer."""
+    """A function that collates, runs forward and backward, and steps the optimizer, as `Trainer.train` does."""
     trainer.create_optimizer()
     trainer.current_gradient_accumulation_steps = 1
+    if trainer.args.activation_checkpointing:
+        trainer.model.activation_checkpointing_enable(trainer.args.activation_checkpointing_kwargs)
+    # Under autocast where the arguments ask for it.
+    model = trainer.accelerator.prepare_model(trainer.model)
 
     def step() -> int:
         batch = trainer.data_collator(rows)
         batch = trainer._prepare_inputs(batch)
         tokens = int(batch["attention_mask"].sum())
-        trainer.training_step(trainer.model, batch, num_items_in_batch=None)
+        trainer.training_step(model, batch, num_items_in_batch=None)
         trainer.optimizer.step()
-        trainer.model.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         return tokens
 
     return step

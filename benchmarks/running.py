@@ -34,6 +34,7 @@ def run(description: str | None, build_variants: BuildVariants, variants: Sequen
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--shape", choices=SHAPES, default="cpu")
     parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--bf16", action="store_true", default=torch.cuda.is_available(), help="always so on a GPU")
     parser.add_argument("--lora", type=int, metavar="RANK", help="train LoRA on a model whose weights all share")
     parser.add_argument("--peak-tflops", type=float, metavar="N", help="the device's, for the share of it that is used")
     parser.add_argument("--largest-batch", type=int, metavar="GROUPS", help="look for the largest batch, up to so many")
@@ -66,8 +67,9 @@ def training_options(arguments: argparse.Namespace, directory: Path, rows: int) 
     return {
         "output_dir": str(directory),
         "per_device_train_batch_size": rows,
-        "bf16": torch.cuda.is_available(),
-        "gradient_checkpointing": arguments.gradient_checkpointing,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": arguments.bf16,
+        "activation_checkpointing": arguments.gradient_checkpointing,
         "report_to": "none",
         "save_strategy": "no",
         "learning_rate": 1e-6,
