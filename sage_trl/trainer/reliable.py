@@ -20,7 +20,7 @@ class ReliableTraining(DivergenceGuard, WholeCheckpoints):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """The `Trainer`'s, with several processes also after an evaluation.
 
-        accelerate takes a model that an evaluation has prepared for one that is wrapped, and so each process would train a
+        accelerate takes a model that an evaluation has prepared for one that is wrapped, and each process would train a
         model of its own.
         """
         if not self.is_sharded:
