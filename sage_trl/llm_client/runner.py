@@ -19,7 +19,7 @@ from sage_trl.llm_client.ledger import Ledger, StoredAnswer
 from sage_trl.llm_client.limits import backoff
 from sage_trl.llm_client.plan import OTHER_WAYS, Item, Parse, Plan, RunSettings, make_plan, read_value
 from sage_trl.llm_client.replies import UnreadableError
-from sage_trl.llm_client.request import ChatRequest
+from sage_trl.llm_client.request import ChatRequest, without_credentials
 from sage_trl.llm_client.sender import Claimed, Sender
 
 UNKNOWN_RETRIES = 2  # time-outs and drops: each may have been paid
@@ -88,6 +88,7 @@ class _Run:
         self._display = Display(plan, self._result, self._budget, settings.quiet)
         self._workers: list[asyncio.Task[None]] = []
         self._signals = 0
+        self._has_said_not_sent = False
 
     async def run(self) -> RunResult:
         if not self._waiting:
@@ -182,6 +183,10 @@ class _Run:
         if item.unknown > UNKNOWN_RETRIES or item.free > FREE_RETRIES:
             self._result.unknown.update(dict.fromkeys(item.rows, f"{outcome.kind.value}: {outcome.text}"))
             return
+        if outcome.kind is Kind.NOT_SENT and not self._has_said_not_sent:
+            self._has_said_not_sent = True
+            server = without_credentials(self._settings.base_url)
+            self._display.note(f"{server} cannot be reached, trying again: {outcome.text}")
         if self._result.stopped is None:
             await asyncio.sleep(backoff(item.unknown + item.free - 1))
         self._ask_again(item)

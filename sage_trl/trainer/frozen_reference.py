@@ -159,6 +159,7 @@ class FrozenReferenceMixin:
                 f"{problem}\n  remedy: pass `ref_model`, or evaluate on the dataset that the trainer was given"
             )
         log_probs = self._read(model, scored)
+        # Outside training the `Trainer` casts its model for these.
         rounds_weights = self.args.bf16_full_eval or self.args.fp16_full_eval
         if self.is_in_train or not rounds_weights:
             self.reference_cache.store(keys, layout.tokens(log_probs))

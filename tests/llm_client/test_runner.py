@@ -33,7 +33,7 @@ def requests(count: int, schema: Mapping[str, Any] | None = None) -> list[ChatRe
 
 def run(cache: Path, asked: list[ChatRequest], send: Send, monkeypatch: pytest.MonkeyPatch, **given: Any) -> RunResult:
     monkeypatch.setattr(ChatClient, "send", send)
-    settings = RunSettings(base_url=URL, parser="p", prices=PRICES, quiet=True, **given)
+    settings = RunSettings(**{"base_url": URL, "parser": "p", "prices": PRICES, "quiet": True, **given})
     with Ledger(cache) as ledger:
         return run_requests(asked, str, settings, ledger)
 
@@ -57,6 +57,25 @@ def test_a_fault_of_ours_ends_a_run_at_its_cap(tmp_path: Path, monkeypatch: pyte
     finally:
         signal.alarm(0)
     assert sent == 1
+
+
+def test_a_server_that_is_not_there_is_said_at_once_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent = 0
+
+    async def send(_: ChatClient, __: Mapping[str, Any]) -> Outcome:
+        nonlocal sent
+        sent += 1
+        return Outcome(Kind.ANSWERED, ANSWER) if sent > 4 else Outcome(Kind.NOT_SENT, "ConnectError: refused")
+
+    monkeypatch.setattr("sage_trl.llm_client.runner.backoff", lambda _: 0.0)
+    url = URL.replace("//", "//user:secret@")
+    result = run(tmp_path / "c", requests(2), send, monkeypatch, quiet=False, base_url=url)
+    assert result.values == ["x", "x"]
+    said = capsys.readouterr().err
+    assert said.count(f"{URL} cannot be reached, trying again: ConnectError: refused") == 1
+    assert "secret" not in said
 
 
 def test_an_answer_nested_beyond_reading_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
