@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from torch._C import _error_if_any_worker_fails
 
 from sage_trl.errors import DataError, MachineError
 
@@ -37,9 +40,19 @@ def machine_faults() -> Iterator[None]:
             # Of a worker that was killed while it handed over a batch, torch may not know yet that it is dead.
             words = f"DataLoader worker is gone: {words}"
         if "DataLoader worker" in words:
+            _hear_of_lost_worker()
             remedy = f"lower dataloader_num_workers if memory ran out; {remedy}"
         elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             remedy = f"free space, or make the directory writable; {remedy}"
         elif not any(word in str(error) for word in LOST_PROCESS):
             raise
         raise MachineError(f"{words}\n  remedy: {remedy}") from error
+
+
+def _hear_of_lost_worker() -> None:
+    """Let torch tell of a dead worker, which it does once: else it may do so, to nobody, when it ends the others."""
+    with suppress(RuntimeError):
+        # A process whose sockets are closed may be gone only a moment later.
+        for _ in range(50):
+            _error_if_any_worker_fails()
+            time.sleep(0.01)
