@@ -61,6 +61,11 @@ class Report:
         Select(self.chrome.find_element(By.ID, name)).select_by_visible_text(label)
         return self.text("#position")
 
+    def click(self, selector: str) -> None:
+        """Click once the pictures have come: until then what is below them moves."""
+        self.wait(SHOWN)
+        self.chrome.find_element(By.CSS_SELECTOR, selector).click()
+
     def press(self, *keys: str) -> None:
         ActionChains(self.chrome).send_keys(*keys).perform()
 
@@ -115,7 +120,7 @@ def test_filters_keys_overlay_and_strangers_text(chrome, demo_report):
     assert report.choose("level", "identification") == "1 of 1"
     assert report.text("#case h3") == "Is the part scratched?"
     assert report.choose("category", "plate") == "1 of 1"
-    chrome.find_element(By.CSS_SELECTOR, ".filters [type=reset]").click()
+    report.click(".filters [type=reset]")
     report.wait("document.querySelector('#position').innerText.endsWith(' of 5')")
     assert report.choose("verdict", "unreadable") == "1 of 1"
     assert report.text("#case .reply p") == HOSTILE
@@ -126,7 +131,7 @@ def test_filters_keys_overlay_and_strangers_text(chrome, demo_report):
     assert report.choose("input", "one-shot") == "1 of 5"
 
     # Keys: on and back, patches and defects away and back, the attention of a fact.
-    chrome.find_element(By.ID, "detail").click()
+    report.click("#detail")
     report.press(Keys.ARROW_RIGHT)
     assert report.text("#position") == "2 of 5"
     report.press(Keys.ARROW_LEFT, "d")
