@@ -30,7 +30,10 @@ def newest(output: Path) -> int:
 
 
 def is_saving(output: Path) -> bool:
-    return any((output / ".partial").glob("checkpoint-*"))
+    try:
+        return any(path.name.startswith("checkpoint-") for path in (output / ".partial").iterdir())
+    except FileNotFoundError:  # each save makes it, and takes it away
+        return False
 
 
 def until(condition, process: WarmProcess) -> None:
