@@ -149,6 +149,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         if "support bf16" in str(error):
             remedy = "without a GPU, set use_cpu: true and bf16: false"
         raise RecipeError(f"{path}: {error}\n  remedy: {remedy}") from None
+    if training.eval_strategy != "no" and run.validation_split is None:
+        problem = f"eval_strategy is {training.eval_strategy.value}, and validation_split is not set"
+        raise RecipeError(f"{path}: {problem}\n  remedy: set validation_split to a split of the dataset")
     return Recipe(run, training, checked)
 
 
@@ -233,9 +236,10 @@ def check_type(key: str, value: Any, kind: Any, source: str) -> Any:
         if value is False and _accepts(adapter, "no"):
             return adapter.validate_python("no")  # YAML reads `save_strategy: no` as a false
         reason = error.errors(include_url=False)[0]["msg"]
-        raise RecipeError(
-            f"{source}: key {key!r} has the value {value!r}: {reason}\n  remedy: write a value of type {describe(kind)}"
-        ) from None
+        remedy = f"write a value of type {describe(kind)}"
+        if isinstance(value, str) and _accepts(adapter, [value]):
+            remedy = f"write a list, [{value}]"
+        raise RecipeError(f"{source}: key {key!r} has the value {value!r}: {reason}\n  remedy: {remedy}") from None
 
 
 def _accepts(adapter: TypeAdapter[Any], value: Any) -> bool:

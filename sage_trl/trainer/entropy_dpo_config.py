@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from trl import DPOConfig
 
@@ -53,12 +54,15 @@ class EntropyDPOConfig(FactArguments, DPOConfig):
         }
         reason = (
             "E-DPO is a loss on the reward margin of whole answers minus eta * dH against a frozen reference (eq. "
-            f"6-7); loss_type is one of {', '.join(MARGIN_LOSSES)}, for objective `paper` sigmoid alone"
+            f"6-7); loss_type is a list of one, of {', '.join(MARGIN_LOSSES)}, for objective `paper` sigmoid alone"
         )
         refuse_options(self, {**COLLATOR_OPTIONS, **fixed}, reason)
         if self.beta <= 0:
             raise ValueError(f"beta is {self.beta}; it must be positive")
         if not 0 <= self.label_smoothing < 0.5:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; it is a share from 0 to below 0.5")
+        cache = None if self.reference_cache is None else Path(self.reference_cache)
+        if cache is not None and (cache.is_symlink() or cache.exists()) and not cache.is_dir():
+            raise ValueError(f"reference_cache is {cache}, which is no directory; name one, old or new")
         if self.eta < 0 or self.kl_coef < 0:
             raise ValueError(f"eta ({self.eta}) and kl_coef ({self.kl_coef}) must not be negative")

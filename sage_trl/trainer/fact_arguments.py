@@ -69,9 +69,12 @@ class FactArguments:
             raise ValueError(f"facts is {self.facts!r}; it is one of {', '.join(get_args(FactUse))}")
         if not 0 <= self.reference_dropout <= 1:
             raise ValueError(f"reference_dropout is {self.reference_dropout}; it is a share from 0 to 1")
-        if self.max_tokens_per_batch is not None and not (self.shared_prefix and self.max_tokens_per_batch > 0):
+        if self.max_tokens_per_batch is not None:
             problem = f"max_tokens_per_batch is {self.max_tokens_per_batch}"
-            raise ValueError(f"{problem}; it is a positive number of tokens, and for shared_prefix: true")
+            if self.max_tokens_per_batch <= 0:
+                raise ValueError(f"{problem}; it is a positive number of tokens")
+            if not self.shared_prefix:
+                raise ValueError(f"{problem}, which needs shared_prefix: true")
 
 
 # What our collators do not read: left at these values, or refused.

@@ -77,7 +77,12 @@ def test_a_stopped_run_saves_the_step_and_goes_on(dataset, tmp_path, number, cod
         ({"stage": "edpo", "model": "tiny"}, ["tiny", "stage 1"]),
         ({"facts_file": "no.jsonl"}, ["no.jsonl", "no such file"]),
         ({"fusion_num_heads": 3}, ["fusion_num_heads 3", "32"]),
-        ({"eval_strategy": "steps"}, ["the trainer cannot be built", "eval_dataset"]),
+        ({"eval_strategy": "steps"}, ["eval_strategy is steps", "set validation_split"]),
+        ({"stage": "edpo", "loss_type": "robust"}, ["'loss_type'", "write a list, [robust]"]),
+        ({"stage": "edpo", "loss_type": ["hinge", "ipo"]}, ["['hinge', 'ipo']", "a list of one, of sigmoid"]),
+        ({"stage": "edpo", "reference_cache": __file__}, [f"reference_cache is {__file__}, which is no directory"]),
+        ({"max_tokens_per_batch": 0}, ["max_tokens_per_batch is 0", "positive number"]),
+        ({"max_tokens_per_batch": 9, "shared_prefix": False}, ["is 9, which needs shared_prefix: true"]),
     ],
 )
 def test_bad_input_is_one_screen_and_exit_code_2(run_here, dataset, tmp_path, change, words):
