@@ -11,7 +11,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
 from trl import DPOConfig, DPOTrainer
 
 from benchmarks.group import SHAPES, build_model, copy_to_train, preference_rows
@@ -48,7 +47,7 @@ def stock_trainer(model: Any, reference: Any, processor: Any, rows: Any, options
 def build_variants(arguments: argparse.Namespace, prompt_tokens: int, directory: Path) -> tuple[dict[str, Any], RowsOf]:
     """See `running.BuildVariants`."""
     shape = SHAPES[arguments.shape]
-    policy, processor, tile = build_model(shape, torch.bfloat16 if arguments.bf16 else torch.float32)
+    policy, processor, tile = build_model(shape, bf16=arguments.bf16)
     rows_of = partial(
         preference_rows,
         questions=arguments.questions,

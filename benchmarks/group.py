@@ -52,8 +52,8 @@ SHAPES = {
 }
 
 
-def build_model(shape: Shape, dtype: torch.dtype) -> tuple[Any, Any, int]:
-    """A randomly initialised model of that shape and type, its processor, and the side of a tile in pixels."""
+def build_model(shape: Shape, *, bf16: bool) -> tuple[Any, Any, int]:
+    """A randomly initialised model of that shape, in bf16 or fp32, its processor, and the side of a tile in pixels."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tile = 2 * 8 * int(shape.tile_tokens**0.5)
     texts = [" ".join(WORDS), *FACTS, *(question(index) for index in range(8))]
@@ -91,7 +91,7 @@ def build_model(shape: Shape, dtype: torch.dtype) -> tuple[Any, Any, int]:
     )
     torch.manual_seed(0)
     with torch.device(device):
-        model = SageInternVLForConditionalGeneration(config).to(dtype)
+        model = SageInternVLForConditionalGeneration(config).to(torch.bfloat16 if bf16 else torch.float32)
     processor.image_processor.crop_to_patches = True
     processor.image_processor.max_patches = 64
     return model, processor, tile

@@ -10,7 +10,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
 from trl import SFTConfig, SFTTrainer
 
 from benchmarks.group import SHAPES, build_model, completion_rows, copy_to_train
@@ -25,7 +24,7 @@ VARIANTS = ("stock", "stock, tower frozen", "rows, vision once", "trees, dense",
 def build_variants(arguments: argparse.Namespace, prompt_tokens: int, directory: Path) -> tuple[dict[str, Any], RowsOf]:
     """See `running.BuildVariants`."""
     shape = SHAPES[arguments.shape]
-    policy, processor, tile = build_model(shape, torch.bfloat16 if arguments.bf16 else torch.float32)
+    policy, processor, tile = build_model(shape, bf16=arguments.bf16)
     rows_of = partial(
         completion_rows,
         questions=arguments.questions,

@@ -21,6 +21,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from datasets import Dataset
 from rich.console import Console
+from torch.nn.utils import parameters_to_vector
 from transformers import TrainingArguments
 
 from sage_trl.models.adapters import add_lora
@@ -96,10 +97,10 @@ def train_after_evaluation(checkpoint: Path, output: Path) -> dict[str, float]:
     rows = Dataset.from_list([*rows_of(0), *rows_of(1)])
     args = SFEConfig(str(output), max_steps=2, learning_rate=1e-2, **COMMON)
     trainer = SFETrainer(model, args, train_dataset=rows, processing_class=processor)
-    before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    before = parameters_to_vector(model.parameters()).detach()
     trainer.evaluate(rows)
     trainer.train()
-    after = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    after = parameters_to_vector(model.parameters()).detach()
     of_first = after.clone()
     dist.broadcast(of_first, 0)
     return {"moved": (after - before).abs().max().item(), "apart": (after - of_first).abs().max().item()}
