@@ -122,14 +122,15 @@ class BalancedLoading:
 
     def _sizes(self, dataset: Dataset) -> list[TreeSize]:
         """The trees of all groups in the order of the dataset, each read by one of the processes."""
-        known: dict[int, tuple[Dataset, list[TreeSize]]] = self.__dict__.setdefault("_known_sizes", {})
-        if id(dataset) not in known:
+        known: dict[str, list[TreeSize]] = self.__dict__.setdefault("_known_sizes", {})
+        # Rows that are given to `evaluate` are another object each time.
+        if dataset._fingerprint not in known:
             process, processes = self.accelerator.process_index, self.accelerator.num_processes
             sizes = tree_sizes(dataset, self.data_collator, process, processes)
             if processes > 1:
                 sizes = sorted(gather_object(sizes), key=lambda size: size.rows)
-            known[id(dataset)] = dataset, sizes
-        return known[id(dataset)][1]
+            known[dataset._fingerprint] = sizes
+        return known[dataset._fingerprint]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Groups together where the batches are trees, else TRL's."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sage_trl.errors import DataError
 from sage_trl.models.checkpoints import load_pretrained
+from sage_trl.trainer import balanced_loading
 from sage_trl.trainer.balance import load
 from sage_trl.trainer.collators import EntropyDPOCollator, SFECollator
 from sage_trl.trainer.fact_trainer import keep_images_encoded
@@ -97,6 +98,17 @@ def test_a_group_above_the_budget_is_named():
     sizes = [plain_size("small", [0], 5), plain_size("large", [1], 100)]
     with pytest.raises(DataError, match="max_tokens_per_batch is 99, but group large alone has 100"):
         TokenSteps(sizes, 99, 1, seed=0)
+
+
+def test_the_trees_of_rows_that_are_given_twice_are_read_once(tmp_path, monkeypatch):
+    save_stock("internvl", tmp_path)
+    model, processor = load_pretrained(tmp_path)
+    dataset, reads = mixed_dataset(), []
+    monkeypatch.setattr(balanced_loading, "tree_sizes", lambda *given: reads.append(1) or tree_sizes(*given))
+    trainer = SFETrainer(model, SFEConfig(str(tmp_path), **COMMON), train_dataset=dataset, processing_class=processor)
+    first, again = (trainer._sizes(keep_images_encoded(dataset)) for _ in range(2))
+    assert first is again and len(reads) == 1
+    assert trainer._sizes(keep_images_encoded(mixed_dataset(2))) is not first and len(reads) == 2
 
 
 def test_training_takes_batches_within_the_budget(tmp_path):
