@@ -1,8 +1,6 @@
 """Trees against stock TRL on the same pairs: loss, gradients and metrics, for every backbone."""
 
 import copy
-import itertools
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -19,7 +17,6 @@ from sage_trl.models.prompt import question_messages
 from sage_trl.trainer.collators import EntropyDPOCollator, SFECollator
 from sage_trl.trainer.entropy_dpo_config import EntropyDPOConfig
 from sage_trl.trainer.entropy_dpo_trainer import EntropyDPOTrainer
-from sage_trl.trainer.group_sampler import GroupSampler
 from sage_trl.trainer.sfe_config import SFEConfig
 from sage_trl.trainer.sfe_trainer import SFETrainer
 from tests.conftest import assistant, picture, row
@@ -315,25 +312,6 @@ def test_a_fresh_adapter_s_margins_are_zero(tmp_path):
     assert ours[2]["rewards/margins"] == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("window", "layer_types", "is_refused"),
-    [
-        (64, ["full_attention", "sliding_attention"], True),
-        (64, ["full_attention", "full_attention"], False),
-        (64, None, True),
-        (None, None, False),
-    ],
-)
-@pytest.mark.parametrize("shared_prefix", [True, False])
-def test_a_language_model_with_a_window_is_refused(window, layer_types, is_refused, shared_prefix, tmp_path):
-    policy, _, processor = load("internvl", tmp_path)
-    policy.config.text_config.sliding_window, policy.config.text_config.layer_types = window, layer_types
-    rows = [{**one, "completion": one["chosen"]} for one in group(0, 2)]
-    args = SFEConfig(str(tmp_path), shared_prefix=shared_prefix, **COMMON)
-    with pytest.raises(ValueError, match="window of 64 tokens") if is_refused and shared_prefix else nullcontext():
-        SFETrainer(policy, args, train_dataset=Dataset.from_list(rows), processing_class=processor)
-
-
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.lists(st.tuples(st.integers(1, 7), st.integers(1, 2), st.booleans()), min_size=1, max_size=3),
@@ -357,23 +335,6 @@ def test_any_groups_give_the_loss_of_rows(shape, form, tmp_path_factory):
         )
         steps.append(loss_and_gradients(trainer, trainer.data_collator(rows)))
     assert_equal_steps(*steps)
-
-
-def test_rows_of_a_group_stay_together_in_a_new_order_every_epoch():
-    names = [f"g{index % 5}" for index in range(20)]
-    sampler = GroupSampler(names, seed=3)
-    orders = []
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
-        order = list(sampler)
-        assert sorted(order) == list(range(20))
-        groups = [names[index] for index in order]
-        assert sum(one != other for one, other in itertools.pairwise(groups)) == 4
-        orders.append(groups)
-    assert orders[0] != orders[1]
-    sampler.set_epoch(1)
-    assert [names[index] for index in sampler] == orders[1]
-    assert len(sampler) == 20
 
 
 def test_training_sees_whole_groups_and_the_plain_layout_shuffles_rows(tmp_path):
